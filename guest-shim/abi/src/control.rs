@@ -1,0 +1,34 @@
+//! The control window: four write-only registers of 8 bytes in a page of their own.
+//!
+//! Its address is in [`InfoPage::control`](crate::info::InfoPage::control). Each register takes
+//! one aligned 8-byte write. Reads give 0. Any other access is ignored and counted.
+
+/// Bytes of the control window.
+pub const CONTROL_WINDOW_SIZE: u64 = 4096;
+
+/// `IDLE`: write an absolute deadline in nanoseconds of the sliver's monotonic clock, or 0 for
+/// none. The vCPU sleeps, at no cost, until one of these:
+///
+/// - a used ring of any of the sliver's devices moves,
+/// - another vCPU names this one in [`WAKE`],
+/// - the deadline passes.
+///
+/// If one of the first two happened since this vCPU's last `IDLE` returned (for the first: since
+/// the vCPU started), the write returns at once. So a guest that looks at its rings and then idles
+/// cannot miss what moved in between. `IDLE` may return early for no reason: look again.
+pub const IDLE: u64 = 0x00;
+
+/// `EXIT`: write a status. The sliver ends, with all its vCPUs; the write does not return. The low
+/// 8 bits are the status that people see, 0 for success.
+pub const EXIT: u64 = 0x08;
+
+/// `YIELD`: write anything. Lets other work on the host's processor go first, once.
+pub const YIELD: u64 = 0x10;
+
+/// `WAKE`: write the index of a vCPU. Its present or next `IDLE` returns. The first `WAKE` of a
+/// vCPU that has not run yet starts it at the image's entry point. An index that does not exist is
+/// ignored and counted.
+pub const WAKE: u64 = 0x18;
+
+/// The largest status [`EXIT`] passes on.
+pub const EXIT_STATUS_MASK: u64 = 0xff;

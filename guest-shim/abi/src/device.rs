@@ -1,0 +1,58 @@
+//! The device table: virtio 1.2 devices over MMIO, each in a page of its own.
+//!
+//! A window is laid out as virtio 1.2, 4.2.2 says, version 2 (no legacy interface). There are no
+//! interrupts: a guest polls its used rings and sleeps in
+//! [`control::IDLE`](crate::control::IDLE), which returns when any used ring has moved.
+//!
+//! A register access leaves the guest, and on some hosts that costs as much as copying a hundred
+//! kilobytes. The table therefore repeats what is constant about a device (its id, the features it
+//! offers, the size of its queues), so that a driver needs no reads at all. A driver that prefers
+//! to read the registers finds the same there.
+
+/// Bytes of a device's window.
+pub const DEVICE_WINDOW_SIZE: u64 = 4096;
+
+/// Room for a tag, NUL-padded.
+pub const TAG_BYTES: usize = 16;
+
+/// Virtio device types (virtio 1.2, chapter 5) that a sliver may find in its table.
+pub mod device_id {
+    /// Network card.
+    pub const NET: u32 = 1;
+    /// Block device.
+    pub const BLOCK: u32 = 2;
+    /// Console.
+    pub const CONSOLE: u32 = 3;
+    /// Entropy source.
+    pub const ENTROPY: u32 = 4;
+    /// Memory balloon.
+    pub const BALLOON: u32 = 5;
+    /// Socket device.
+    pub const VSOCK: u32 = 19;
+}
+
+/// One device.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeviceEntry {
+    /// One of [`device_id`].
+    pub id: u32,
+    /// Queues it has.
+    pub queue_count: u32,
+    /// The largest size each queue may be given.
+    pub queue_size_max: u32,
+    /// Must be ignored.
+    pub reserved: u32,
+    /// Address of its window.
+    pub window: u64,
+    /// Feature bits it offers.
+    pub features: u64,
+    /// What it is for, UTF-8, NUL-padded: `console`, `eth0`, `root`.
+    pub tag: [u8; TAG_BYTES],
+}
+
+const _: () = {
+    assert!(size_of::<DeviceEntry>() == 48);
+    assert!(core::mem::offset_of!(DeviceEntry, window) == 16);
+    assert!(core::mem::offset_of!(DeviceEntry, tag) == 32);
+};

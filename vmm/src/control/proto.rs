@@ -1,0 +1,256 @@
+//! The control protocol: length-framed JSON over the control socket and the tie.
+//!
+//! A frame is a little-endian `u32` length, at most [`MAX_FRAME`], and that many bytes of JSON.
+//! A client sends [`Request`]s and gets one [`Reply`] for each, with the request's `id`; replies
+//! may come in another order, because a wait is answered when what it waits for happens. The
+//! monitor sends a [`Notice`] on the tie, the socket inherited from whoever runs it in the
+//! foreground: one when it has started, one when the sliver has ended.
+
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{CpuTime, ExitRecord, Registers};
+
+/// Version of the protocol. A monitor refuses requests of another.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The largest frame, in bytes.
+pub const MAX_FRAME: usize = 1 << 20;
+
+/// The most guest memory one request may read or write, in bytes.
+pub const MAX_MEMORY_ACCESS: usize = 64 << 10;
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`PROTOCOL_VERSION`].
+    pub v: u32,
+    /// Chosen by the client, given back in the reply.
+    pub id: u64,
+    /// What to do.
+    #[serde(flatten)]
+    pub op: Op,
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    /// Who it is and how it does. Answered with [`Answer::Status`].
+    Status,
+    /// Stops all vCPUs; answered once they stand still.
+    Pause,
+    /// Lets them go on.
+    Resume,
+    /// Ends the sliver; answered when the stop is under way.
+    Stop {
+        /// Who or what stops it, for the exit record.
+        #[serde(default)]
+        reason: String,
+    },
+    /// Registers of a paused vCPU. Answered with [`Answer::Registers`].
+    ReadRegisters {
+        /// Its index.
+        vcpu: usize,
+    },
+    /// Sets the registers of a paused vCPU.
+    WriteRegisters {
+        /// Its index.
+        vcpu: usize,
+        /// Their new values. Privileged bits of `rflags` are left as they are.
+        registers: Registers,
+    },
+    /// Reads memory that the guest can read. Answered with [`Answer::Memory`].
+    ReadMemory {
+        /// Virtual address.
+        address: u64,
+        /// Bytes, at most [`MAX_MEMORY_ACCESS`]. Less may be answered, at the end of a mapping.
+        len: usize,
+    },
+    /// Writes image, stack or heap memory, whatever its permission for the guest.
+    WriteMemory {
+        /// Virtual address.
+        address: u64,
+        /// Bytes to write, as hexadecimal digits.
+        hex: String,
+    },
+    /// Makes breakpoint instructions and single steps stop the sliver instead of ending it with a
+    /// fault, until the client that asked for it disconnects.
+    Debug,
+    /// Runs a paused vCPU for one instruction, the others standing still. Answered with
+    /// [`Answer::Stopped`].
+    Step {
+        /// Its index.
+        vcpu: usize,
+    },
+    /// Waits until the sliver stops for the debugger. Answered with [`Answer::Stopped`].
+    WaitStop,
+}
+
+/// What comes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// [`PROTOCOL_VERSION`].
+    pub v: u32,
+    /// Of the request.
+    pub id: u64,
+    /// The outcome.
+    #[serde(flatten)]
+    pub result: Outcome,
+}
+
+/// An answer or a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was done.
+    Ok(Answer),
+    /// It was not done: why, in one line.
+    Error(String),
+}
+
+/// What a request was answered with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Nothing to tell.
+    Done,
+    /// The answer to [`Op::Status`].
+    Status(Box<Status>),
+    /// The answer to [`Op::ReadRegisters`].
+    Registers(Registers),
+    /// The answer to [`Op::ReadMemory`], as hexadecimal digits.
+    Memory(String),
+    /// Why the sliver stopped for the debugger.
+    Stopped(StopReason),
+}
+
+/// Why a sliver under a debugger stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum StopReason {
+    /// A breakpoint instruction was reached; `rip` is its address.
+    Breakpoint {
+        /// Which vCPU.
+        vcpu: usize,
+    },
+    /// A single step is done.
+    Step {
+        /// Which vCPU.
+        vcpu: usize,
+    },
+    /// A `pause` came.
+    Paused,
+    /// A vCPU raised an exception; it stands at the faulting instruction and the sliver ends when
+    /// resumed.
+    Fault {
+        /// Which vCPU.
+        vcpu: usize,
+        /// Number of the exception.
+        vector: u8,
+    },
+    /// The sliver has ended.
+    Ended {
+        /// With this exit code.
+        status: u8,
+    },
+}
+
+/// State of a sliver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Its vCPUs run or idle.
+    Running,
+    /// Its vCPUs stand still.
+    Paused,
+    /// It has ended and is being put away.
+    Ended,
+}
+
+/// How a sliver does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its name.
+    pub name: String,
+    /// Name of its slice.
+    pub slice: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// How to reach them.
+    pub contact: String,
+    /// Its image.
+    pub image: String,
+    /// Process id of its monitor.
+    pub pid: u32,
+    /// What it is doing.
+    pub state: State,
+    /// Milliseconds since its start.
+    pub uptime_ms: u64,
+    /// Memory it was given, in KiB.
+    pub memory_kib: u64,
+    /// vCPUs it was given.
+    pub vcpus: usize,
+    /// Processor time so far.
+    pub cpu_us: CpuTime,
+}
+
+/// What the monitor says on the tie without being asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notice {
+    /// The control socket is there, at this path; the guest is about to run.
+    Started {
+        /// Path of the control socket.
+        control: String,
+    },
+    /// The sliver has ended. The last frame.
+    Ended(Box<ExitRecord>),
+}
+
+/// Writes one frame.
+pub fn write_frame<T: Serialize>(mut to: impl Write, message: &T) -> io::Result<()> {
+    to.write_all(&encode_frame(message)?)
+}
+
+/// One frame as bytes.
+pub fn encode_frame<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let len = frame.len() - 4;
+    if len > MAX_FRAME {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {len} bytes is longer than {MAX_FRAME}"),
+        ));
+    }
+    frame[..4].copy_from_slice(&(len as u32).to_le_bytes());
+    Ok(frame)
+}
+
+/// Reads one frame; `None` if the other side closed before its first byte.
+pub fn read_frame<T: DeserializeOwned>(mut from: impl Read) -> io::Result<Option<T>> {
+    let mut head = [0; 4];
+    match from.read_exact(&mut head[..1]) {
+        Ok(()) => from.read_exact(&mut head[1..])?,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut body = vec![0; frame_length(head)?];
+    from.read_exact(&mut body)?;
+    Ok(Some(serde_json::from_slice(&body)?))
+}
+
+/// The length that a frame's head announces, if it is allowed.
+pub fn frame_length(head: [u8; 4]) -> io::Result<usize> {
+    let len = u32::from_le_bytes(head) as usize;
+    if len > MAX_FRAME {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a frame of {len} bytes is announced, {MAX_FRAME} are allowed"),
+        ));
+    }
+    Ok(len)
+}

@@ -1,0 +1,9 @@
+//! The isolation kernel: everything that one sliver's monitor process does.
+
+pub mod exit;
+pub mod spec;
+
+/// Steering a running sliver.
+pub mod control {
+    pub mod proto;
+}

@@ -1,0 +1,176 @@
+//! Reads a JSON object field by field and collects every mistake on the way.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::{MAX_SPEC_BYTES, Mistake, SpecError};
+
+pub(super) struct Fields {
+    object: Map<String, Value>,
+    known: BTreeSet<&'static str>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Fields {
+    pub(super) fn parse(text: &[u8]) -> Result<Self, SpecError> {
+        let whole = |problem: String| SpecError {
+            mistakes: vec![Mistake {
+                field: "spec".to_owned(),
+                problem,
+            }],
+        };
+        if text.len() > MAX_SPEC_BYTES {
+            return Err(whole(format!("has more than {MAX_SPEC_BYTES} bytes")));
+        }
+        match serde_json::from_slice(text) {
+            Ok(Value::Object(object)) => Ok(Self {
+                object,
+                known: BTreeSet::new(),
+                mistakes: Vec::new(),
+            }),
+            Ok(other) => Err(whole(format!("is {}, not an object", kind(&other)))),
+            Err(error) => Err(whole(format!("is not JSON: {error}"))),
+        }
+    }
+
+    pub(super) fn mistake(&mut self, field: &str, problem: String) {
+        self.mistakes.push(Mistake {
+            field: field.to_owned(),
+            problem,
+        });
+    }
+
+    /// Ends reading: what is left over is a mistake, too.
+    pub(super) fn finish(mut self) -> Vec<Mistake> {
+        for key in self
+            .object
+            .keys()
+            .filter(|key| !self.known.contains(key.as_str()))
+        {
+            self.mistakes.push(Mistake {
+                field: key.clone(),
+                problem: "is not a field of a spec".to_owned(),
+            });
+        }
+        self.mistakes
+    }
+
+    fn get(&mut self, field: &'static str) -> Option<Value> {
+        self.known.insert(field);
+        match self.object.get(field) {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(value.clone()),
+        }
+    }
+
+    fn required(&mut self, field: &'static str) -> Option<Value> {
+        let value = self.get(field);
+        if value.is_none() {
+            self.mistake(field, "is missing".to_owned());
+        }
+        value
+    }
+
+    fn wrong_type(&mut self, field: &str, wanted: &str, value: &Value) {
+        self.mistake(field, format!("is {}, not {wanted}", kind(value)));
+    }
+
+    pub(super) fn required_u64(&mut self, field: &'static str) -> Option<u64> {
+        let value = self.required(field)?;
+        self.as_u64(field, &value)
+    }
+
+    fn as_u64(&mut self, field: &'static str, value: &Value) -> Option<u64> {
+        let number = value.as_u64();
+        if number.is_none() {
+            self.wrong_type(field, "a whole number of at least 0", value);
+        }
+        number
+    }
+
+    pub(super) fn required_parsed<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.required(field)?;
+        let Some(text) = value.as_str() else {
+            self.wrong_type(field, "a string", &value);
+            return None;
+        };
+        match parse(text) {
+            Ok(parsed) => Some(parsed),
+            Err(problem) => {
+                self.mistake(field, problem);
+                None
+            }
+        }
+    }
+
+    pub(super) fn optional_ranged_u64(
+        &mut self,
+        field: &'static str,
+        min: u64,
+        max: u64,
+    ) -> Option<u64> {
+        let value = self.get(field)?;
+        let number = self.as_u64(field, &value)?;
+        if !(min..=max).contains(&number) {
+            self.mistake(field, format!("is {number}, allowed are {min} to {max}"));
+            return None;
+        }
+        Some(number)
+    }
+
+    pub(super) fn ranged_u64(
+        &mut self,
+        field: &'static str,
+        min: u64,
+        max: u64,
+        default: u64,
+    ) -> u64 {
+        self.optional_ranged_u64(field, min, max).unwrap_or(default)
+    }
+
+    pub(super) fn bool(&mut self, field: &'static str, default: bool) -> bool {
+        match self.get(field) {
+            None => default,
+            Some(Value::Bool(value)) => value,
+            Some(other) => {
+                self.wrong_type(field, "true or false", &other);
+                default
+            }
+        }
+    }
+
+    pub(super) fn strings(&mut self, field: &'static str) -> Vec<String> {
+        let list = match self.get(field) {
+            None => return Vec::new(),
+            Some(Value::Array(list)) => list,
+            Some(other) => {
+                self.wrong_type(field, "a list of strings", &other);
+                return Vec::new();
+            }
+        };
+        let mut strings = Vec::with_capacity(list.len());
+        for (i, item) in list.into_iter().enumerate() {
+            match item {
+                Value::String(text) => strings.push(text),
+                other => self.wrong_type(&format!("{field}[{i}]"), "a string", &other),
+            }
+        }
+        strings
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
