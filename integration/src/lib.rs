@@ -1,1 +1,44 @@
-//! Fixture of the integration tests.
+//! Fixture of the integration tests: slivers of real guests on `/dev/kvm`, in a few lines each.
+//!
+//! [`artifacts`] builds what is run, [`sliver`] runs it, [`client`] steers it, [`elf`] makes image
+//! files that nobody would ship. A test that needs KVM begins with [`needs_kvm!`].
+
+pub mod artifacts;
+pub mod client;
+pub mod elf;
+pub mod guests;
+pub mod sliver;
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+
+/// Leaves a test out, visibly, where the environment says that there is no KVM; see
+/// [`kvm_or_left_out`].
+#[macro_export]
+macro_rules! needs_kvm {
+    () => {
+        if !$crate::kvm_or_left_out() {
+            return;
+        }
+    };
+}
+
+/// Whether this test can run. Without a usable `/dev/kvm` it fails, unless `SLICEVISOR_NO_KVM=1`
+/// says that this is known: then it is left out, and says so on standard error.
+///
+/// # Panics
+/// If `/dev/kvm` cannot be used and that was not announced.
+pub fn kvm_or_left_out() -> bool {
+    if std::env::var_os("SLICEVISOR_NO_KVM").is_some_and(|value| value == "1") {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("a test");
+        // Not `eprintln!`: the test harness would swallow it.
+        let line = format!("left out, needs /dev/kvm: {test}\n");
+        let _ = io::stderr().write_all(line.as_bytes());
+        return false;
+    }
+    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        panic!("/dev/kvm: {error} (`slicectl doctor` helps; SLICEVISOR_NO_KVM=1 leaves this out)");
+    }
+    true
+}

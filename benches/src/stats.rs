@@ -1,0 +1,178 @@
+//! The arithmetic of a comparison: medians of paired log ratios, bootstrap intervals, an A/A band.
+//!
+//! Pure: samples and a seed go in, numbers come out. Ratios are compared on a logarithmic scale,
+//! so that twice as slow and twice as fast weigh the same. No sample is ever dropped.
+
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+
+/// How often a bootstrap draws anew: enough for two digits of a 95 % interval.
+const RESAMPLES: usize = 10_000;
+
+/// A small seeded generator (SplitMix64, Steele 2014): a run can be repeated from its seed.
+#[derive(Debug, Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// The generator that `seed` names.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`. Its bias is `bound / 2^64`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
+    }
+
+    /// A fair coin.
+    pub fn coin(&mut self) -> bool {
+        self.next_u64() >> 63 == 1
+    }
+}
+
+/// Two runs of ours and two of the peer, made next to each other in the order A B B A or B A A B.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Quad {
+    /// First and second run of ours.
+    pub ours: [f64; 2],
+    /// First and second run of the peer.
+    pub peer: [f64; 2],
+}
+
+/// A 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Interval {
+    /// Lower bound.
+    pub low: f64,
+    /// Upper bound.
+    pub high: f64,
+}
+
+/// Ours against the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Pairs it was made from.
+    pub pairs: usize,
+    /// Median of ours divided by peer, pair by pair.
+    pub ratio: f64,
+    /// Where that median lies.
+    pub interval: Interval,
+    /// How far from 1 this method finds a thing to be from itself, as a factor of at least 1.
+    pub band: f64,
+}
+
+/// What a measured value must not exceed, and whether it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Below the bar, by more than the noise.
+    Met,
+    /// Above the bar, by more than the noise.
+    Missed,
+    /// The noise covers the bar.
+    NotDecided,
+}
+
+/// The middle of `samples`; the mean of the two middle ones if their number is even.
+///
+/// # Panics
+/// Without samples.
+pub fn median(samples: &[f64]) -> f64 {
+    median_in_place(&mut samples.to_vec())
+}
+
+/// Where the median of what `samples` were drawn from lies, by the percentile bootstrap.
+///
+/// # Panics
+/// Without samples.
+pub fn bootstrap_median(samples: &[f64], rng: &mut Rng) -> Interval {
+    let mut draw = vec![0.0; samples.len()];
+    let mut medians = Vec::with_capacity(RESAMPLES);
+    for _ in 0..RESAMPLES {
+        for slot in &mut draw {
+            *slot = samples[rng.below(samples.len())];
+        }
+        medians.push(median_in_place(&mut draw));
+    }
+    medians.sort_by(f64::total_cmp);
+    Interval {
+        low: medians[RESAMPLES / 40],
+        high: medians[RESAMPLES - 1 - RESAMPLES / 40],
+    }
+}
+
+/// Compares ours with the peer. The A/A band comes from the same quads: the first run of a thing
+/// against its second, which differ by nothing but their time.
+///
+/// # Panics
+/// Without quads.
+pub fn compare(quads: &[Quad], rng: &mut Rng) -> Comparison {
+    let pairs: Vec<f64> = quads
+        .iter()
+        .flat_map(|q| [0, 1].map(|i| (q.ours[i] / q.peer[i]).ln()))
+        .collect();
+    let same: Vec<f64> = quads
+        .iter()
+        .flat_map(|q| [q.ours, q.peer].map(|[first, second]| (first / second).ln()))
+        .collect();
+    let interval = bootstrap_median(&pairs, rng);
+    let control = bootstrap_median(&same, rng);
+    Comparison {
+        pairs: pairs.len(),
+        ratio: median(&pairs).exp(),
+        interval: Interval {
+            low: interval.low.exp(),
+            high: interval.high.exp(),
+        },
+        band: control.low.abs().max(control.high.abs()).exp(),
+    }
+}
+
+/// Holds a value with its interval against a bar it must not exceed. It is decided only if the
+/// interval excludes the bar and the distance to it exceeds the A/A band.
+pub fn judge(value: f64, interval: Interval, band: f64, bar: f64) -> Verdict {
+    if interval.high <= bar && value * band <= bar {
+        Verdict::Met
+    } else if interval.low > bar && value / band > bar {
+        Verdict::Missed
+    } else {
+        Verdict::NotDecided
+    }
+}
+
+/// The slope of the straight line that fits `points` best (least squares).
+///
+/// # Panics
+/// Unless at least two points differ in their first coordinate.
+pub fn slope(points: &[(f64, f64)]) -> f64 {
+    let n = points.len() as f64;
+    let mean_x = points.iter().map(|p| p.0).sum::<f64>() / n;
+    let mean_y = points.iter().map(|p| p.1).sum::<f64>() / n;
+    let covariance: f64 = points.iter().map(|p| (p.0 - mean_x) * (p.1 - mean_y)).sum();
+    let variance: f64 = points.iter().map(|p| (p.0 - mean_x).powi(2)).sum();
+    assert!(variance > 0.0, "a slope needs two different abscissas");
+    covariance / variance
+}
+
+fn median_in_place(samples: &mut [f64]) -> f64 {
+    assert!(!samples.is_empty(), "a median needs a sample");
+    let middle = samples.len() / 2;
+    let (below, &mut upper, _) = samples.select_nth_unstable_by(middle, f64::total_cmp);
+    if samples.len() % 2 == 1 {
+        upper
+    } else {
+        let lower = below.iter().copied().fold(f64::MIN, f64::max);
+        lower.midpoint(upper)
+    }
+}

@@ -1,0 +1,376 @@
+//! A sliver for a test: described in a line, run as its own `slicevmm`, told apart by what it left.
+//!
+//! The monitor runs tied to the test process, so that a failing test leaves nothing running. Its
+//! console and its own messages go to files in a temporary directory that dies with the sliver.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use vmm::control::proto::{Notice, read_frame};
+use vmm::exit::{ExitKind, ExitRecord, Fault};
+
+use crate::artifacts;
+use crate::client::Client;
+
+/// How long a sliver of a test may run: long enough for a busy machine, short enough to see a hang.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A sliver to be.
+#[derive(Debug, Clone)]
+pub struct Sliver {
+    spec: Value,
+    tied: bool,
+    place: Option<Arc<TempDir>>,
+}
+
+/// A running sliver. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    tie: Option<UnixStream>,
+    name: String,
+    place: Arc<TempDir>,
+    status: Option<ExitStatus>,
+}
+
+/// What a sliver left behind.
+#[derive(Debug)]
+pub struct Ended {
+    /// The monitor's exit record, if it came to one.
+    pub record: Option<ExitRecord>,
+    /// What the guest printed.
+    pub console: String,
+    /// What the monitor said.
+    pub errors: String,
+    /// How the process ended.
+    pub status: ExitStatus,
+}
+
+impl Sliver {
+    /// A sliver of the image at `path`: one vCPU, the default memory, a name of its own.
+    pub fn new(image: impl AsRef<Path>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Self {
+            spec: json!({
+                "version": 1,
+                "name": name,
+                "slice": "test_integration",
+                "owner": "Integration Test",
+                "contact": "test@example.org",
+                "image": image.as_ref(),
+            }),
+            tied: true,
+            place: None,
+        }
+    }
+
+    /// A sliver of an example.
+    pub fn example(name: &str) -> Self {
+        Self::new(artifacts::image(name))
+    }
+
+    /// With these arguments.
+    pub fn args<S: AsRef<str>>(self, args: impl IntoIterator<Item = S>) -> Self {
+        let args: Vec<String> = args
+            .into_iter()
+            .map(|arg| arg.as_ref().to_owned())
+            .collect();
+        self.field("args", args)
+    }
+
+    /// With this much memory.
+    pub fn memory_mib(self, memory: u64) -> Self {
+        self.field("memory_mib", memory)
+    }
+
+    /// With this many vCPUs.
+    pub fn vcpus(self, vcpus: usize) -> Self {
+        self.field("vcpus", vcpus)
+    }
+
+    /// With any field of the spec set to anything.
+    pub fn field(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.spec[name] = value.into();
+        self
+    }
+
+    /// Not tied to this process: it leaves its exit record in its directory.
+    pub fn untied(mut self) -> Self {
+        self.tied = false;
+        self
+    }
+
+    /// In the same run directory as others.
+    pub fn in_place(mut self, place: &Arc<TempDir>) -> Self {
+        self.place = Some(Arc::clone(place));
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    /// If the monitor cannot be started at all.
+    pub fn spawn(self) -> Running {
+        let place = self.place.unwrap_or_else(|| Arc::new(new_place()));
+        let name = self.spec["name"].as_str().unwrap_or("unnamed").to_owned();
+        let spec = place.path().join(format!("{name}.json"));
+        fs::write(&spec, self.spec.to_string()).expect("the spec is written");
+        let file = |kind| {
+            let path = output_path(&place, &name, kind);
+            File::create(path).expect("the output file is made")
+        };
+        let mut command = Command::new(artifacts::slicevmm());
+        command
+            .arg("--spec")
+            .arg(&spec)
+            .arg("--run-dir")
+            .arg(run_dir(&place))
+            .stdin(Stdio::null())
+            .stdout(file("console"))
+            .stderr(file("errors"));
+        let tie = self.tied.then(|| {
+            // As standard input the tie is inherited by this child alone, whatever other threads
+            // of the test process start meanwhile.
+            let (ours, theirs) = UnixStream::pair().expect("a socket pair is made");
+            command.arg("--tie").arg("0").stdin(OwnedFd::from(theirs));
+            ours
+        });
+        command.arg("--spawned-at").arg(monotonic_ns().to_string());
+        let child = command.spawn().expect("slicevmm starts");
+        Running {
+            child,
+            tie,
+            name,
+            place,
+            status: None,
+        }
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Ended {
+        self.spawn().wait()
+    }
+}
+
+impl Running {
+    /// Process id of the monitor.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The sliver's own directory.
+    pub fn dir(&self) -> PathBuf {
+        run_dir(&self.place).join(&self.name)
+    }
+
+    /// Connects to its control socket, waiting for the socket to appear.
+    ///
+    /// # Panics
+    /// If it does not appear in time.
+    pub fn control(&self) -> Client {
+        let path = self.dir().join("control.sock");
+        until("the control socket answers", || Client::connect(&path).ok())
+    }
+
+    /// Waits until the console holds `text`.
+    ///
+    /// # Panics
+    /// If that does not happen in time.
+    pub fn wait_for_console(&self, text: &str) {
+        until(&format!("the console shows {text:?}"), || {
+            self.console().contains(text).then_some(())
+        });
+    }
+
+    /// What the guest has printed so far.
+    pub fn console(&self) -> String {
+        read_output(&self.place, &self.name, "console")
+    }
+
+    /// Sends the monitor a signal.
+    ///
+    /// # Panics
+    /// If it is no longer there.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a process has an id");
+        kill_process(pid, signal).expect("the monitor is there");
+    }
+
+    /// Closes the tie.
+    pub fn cut_tie(&mut self) {
+        self.tie = None;
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end in time; it is killed then.
+    pub fn wait(mut self) -> Ended {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            match self.child.try_wait().expect("the monitor is our child") {
+                Some(status) => break status,
+                None if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                None => panic!(
+                    "{} hangs; its console: {:?}; its messages: {:?}",
+                    self.name,
+                    self.console(),
+                    read_output(&self.place, &self.name, "errors"),
+                ),
+            }
+        };
+        self.status = Some(status);
+        Ended {
+            record: self.record(),
+            console: self.console(),
+            errors: read_output(&self.place, &self.name, "errors"),
+            status,
+        }
+    }
+
+    fn record(&self) -> Option<ExitRecord> {
+        if let Some(tie) = &self.tie {
+            tie.set_read_timeout(Some(PATIENCE))
+                .expect("a socket takes a timeout");
+            while let Some(notice) = read_frame(tie).expect("the tie carries whole frames") {
+                if let Notice::Ended(record) = notice {
+                    return Some(*record);
+                }
+            }
+        }
+        let text = fs::read(self.dir().join("exit.json")).ok()?;
+        Some(serde_json::from_slice(&text).expect("the exit record is one"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            // It may have ended in the meantime; either way nothing is left to do.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Ended {
+    /// The exit record.
+    ///
+    /// # Panics
+    /// If the monitor left none.
+    #[track_caller]
+    pub fn record(&self) -> &ExitRecord {
+        self.record
+            .as_ref()
+            .unwrap_or_else(|| panic!("no exit record: {self:?}"))
+    }
+
+    /// Asserts the kind and status of the end, in the record and of the process.
+    #[track_caller]
+    pub fn assert_end(&self, kind: ExitKind, status: u8) -> &Self {
+        let exit = &self.record().exit;
+        assert_eq!((exit.kind, exit.status), (kind, status), "{self:#?}");
+        assert_eq!(self.status.code(), Some(i32::from(status)), "{self:#?}");
+        self
+    }
+
+    /// Asserts that the guest ended itself with `status`.
+    #[track_caller]
+    pub fn assert_exited(&self, status: u8) -> &Self {
+        self.assert_end(ExitKind::Exited, status)
+    }
+
+    /// Asserts that the monitor refused, in one line that names the image file and holds all of
+    /// `words`.
+    #[track_caller]
+    pub fn assert_refused(&self, image: &Path, words: &[&str]) -> &Self {
+        self.assert_end(ExitKind::Error, 125);
+        let message = &self.record().exit.detail.message;
+        assert!(!message.contains('\n'), "more than one line: {message:?}");
+        let image = image.to_str().expect("a test's path is UTF-8");
+        for word in [image].iter().chain(words) {
+            assert!(
+                message.to_lowercase().contains(&word.to_lowercase()),
+                "{message:?} does not say {word:?}"
+            );
+            assert!(self.errors.contains(image), "{self:#?}");
+        }
+        self
+    }
+
+    /// The fault that ended it.
+    #[track_caller]
+    pub fn fault(&self) -> &Fault {
+        self.assert_end(ExitKind::Fault, 139);
+        let detail = &self.record().exit.detail;
+        detail.fault.as_ref().expect("a fault is described")
+    }
+
+    /// The signal that killed the monitor, which none should.
+    pub fn killed_by(&self) -> Option<i32> {
+        self.status.signal()
+    }
+}
+
+/// A temporary directory for one or several slivers.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn new_place() -> TempDir {
+    let place = TempDir::with_prefix("slicevisor-test-").expect("a temporary directory is made");
+    fs::create_dir(run_dir(&place)).expect("the run directory is made");
+    place
+}
+
+/// The run directory in a place.
+pub fn run_dir(place: &TempDir) -> PathBuf {
+    place.path().join("run")
+}
+
+/// Tries until it works.
+///
+/// # Panics
+/// If it does not work in time.
+pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn output_path(place: &TempDir, name: &str, kind: &str) -> PathBuf {
+    place.path().join(format!("{name}.{kind}"))
+}
+
+fn read_output(place: &TempDir, name: &str, kind: &str) -> String {
+    match fs::read(output_path(place, name, kind)) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => panic!("the {kind} of {name}: {error}"),
+    }
+}
+
+/// Now, as `--spawned-at` takes it.
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
