@@ -6,7 +6,7 @@ use crate::device::DeviceEntry;
 pub const INFO_MAGIC: u64 = u64::from_le_bytes(*b"SLICEINF");
 
 /// Room in [`InfoPage::memory`].
-pub const MAX_MEMORY_RANGES: usize = 16;
+pub const MAX_MEMORY_RANGES: usize = 20;
 
 /// Room in [`InfoPage::devices`].
 pub const MAX_DEVICES: usize = 32;
@@ -43,7 +43,7 @@ impl Range {
 pub mod memory_kind {
     /// A loaded segment of the image.
     pub const IMAGE: u32 = 1;
-    /// The stack of a vCPU.
+    /// The stacks of all vCPUs, with their guard pages: one entry for all of them.
     pub const STACK: u32 = 2;
     /// Memory free for the guest to use.
     pub const HEAP: u32 = 3;
@@ -165,6 +165,7 @@ const _: () = {
     assert!(offset_of!(InfoPage, stack_stride) == 112);
     assert!(offset_of!(InfoPage, sliver_name) == 144);
     assert!(offset_of!(InfoPage, memory) == 272);
-    assert!(offset_of!(InfoPage, devices) == 656);
+    assert!(offset_of!(InfoPage, devices) == 752);
+    assert!(MAX_MEMORY_RANGES >= crate::layout::MAX_SEGMENTS + 2);
     assert!(size_of::<InfoPage>() as u64 <= crate::layout::PAGE_SIZE);
 };

@@ -1,0 +1,4 @@
+//! From a file to a guest ready to enter: what an image is, and how each kind is loaded.
+
+pub mod image;
+pub mod slice;

@@ -1,0 +1,371 @@
+//! A sliver's memory: RAM, which devices may reach, and the system area, which they may not.
+//!
+//! Both are private anonymous mappings; RAM is aligned to 2 MiB and asks for huge pages where its
+//! layout says so, because on some hosts the first touch of a small page costs ten times as much
+//! per byte. Devices see RAM through [`GuestRam`], which refuses to write below the image's first
+//! writable segment: a descriptor cannot name text, read-only data or page tables.
+#![allow(
+    unsafe_code,
+    reason = "maps memory and hands it to KVM and to vm-memory"
+)]
+
+use std::io;
+use std::ptr::NonNull;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use slice_abi::clock::ClockRecord;
+use slice_abi::fault::FaultRecord;
+use slice_abi::info::Range;
+use slice_abi::layout::{LARGE_PAGE_SIZE, PAGE_SIZE, RAM_BASE};
+use slice_abi::quota::QuotaPage;
+use vm_memory::bitmap::BS;
+use vm_memory::guest_memory::{Error as GuestMemoryError, GuestMemorySliceIterator, Result};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap,
+    MmapRegion, Permissions,
+};
+
+/// Guest memory could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot map {bytes} bytes of guest memory: {source}")]
+pub struct MapError {
+    bytes: u64,
+    source: io::Error,
+}
+
+/// A private anonymous mapping, unmapped when dropped.
+#[derive(Debug)]
+struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is plain memory that belongs to this value; the pointer is not tied to a
+// thread, and every access through it is volatile or atomic (the guest writes there, too).
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes on a boundary of `align`, which is a power of two of whole pages.
+    fn new(len: usize, align: usize) -> io::Result<Self> {
+        let room = len.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
+        let start = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                room,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        } as usize;
+        let aligned = start.next_multiple_of(align);
+        let (head, tail) = (aligned - start, start + room - aligned - len);
+        for (at, bytes) in [(start, head), (aligned + len, tail)] {
+            if bytes > 0 {
+                // SAFETY: these are the unused ends of the mapping made above.
+                unsafe { munmap(at as *mut _, bytes)? };
+            }
+        }
+        let start = NonNull::new(aligned as *mut u8).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, len })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and whoever could still use it borrows from `self`. KVM's
+        // use of it ends with the VM, which the owner of both drops first.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The sliver's RAM as its devices see it: [`GuestMemory`] with permissions.
+#[derive(Debug)]
+pub struct GuestRam {
+    memory: GuestMemoryMmap,
+    mapping: Mapping,
+    writable_from: u64,
+}
+
+impl GuestRam {
+    /// Maps `ram`, with huge pages in `large`, writable to devices from `writable_from` on.
+    pub fn new(
+        ram: Range,
+        large: Range,
+        writable_from: u64,
+    ) -> std::result::Result<Self, MapError> {
+        let error = |source| MapError {
+            bytes: ram.len,
+            source,
+        };
+        let len = usize::try_from(ram.len).map_err(|e| error(io::Error::other(e)))?;
+        let mapping = Mapping::new(len, LARGE_PAGE_SIZE as usize).map_err(error)?;
+        if large.len > 0 {
+            let at = mapping
+                .start
+                .as_ptr()
+                .wrapping_add((large.start - ram.start) as usize);
+            // A host without huge pages refuses; small ones serve as well, only slower.
+            // SAFETY: `large` lies within `ram`, all of which was just mapped; the advice changes
+            // how the memory is backed, not what it holds.
+            let _ = unsafe { madvise(at.cast(), large.len as usize, Advice::LinuxHugepage) };
+        }
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: the region is exactly the mapping above, which lives as long as `self`, and
+        // nobody gets the region without borrowing `self`.
+        let region = unsafe { MmapRegion::build_raw(mapping.start.as_ptr(), len, prot, flags) }
+            .map_err(|e| error(io::Error::other(e)))?;
+        let memory = GuestRegionMmap::new(region, GuestAddress(ram.start))
+            .ok_or(())
+            .and_then(|region| GuestMemoryMmap::from_regions(vec![region]).map_err(|_| ()))
+            .map_err(|()| error(io::ErrorKind::InvalidInput.into()))?;
+        Ok(Self {
+            memory,
+            mapping,
+            writable_from,
+        })
+    }
+
+    /// Address in this process and length, for KVM.
+    pub fn host_range(&self) -> (u64, u64) {
+        (self.mapping.start.as_ptr() as u64, self.mapping.len as u64)
+    }
+
+    /// Writes wherever in RAM, for the loader and the debugger.
+    pub fn write_any(
+        &self,
+        bytes: &[u8],
+        address: u64,
+    ) -> std::result::Result<(), GuestMemoryError> {
+        self.memory.write_slice(bytes, GuestAddress(address))
+    }
+
+    /// Bytes of RAM that the host has backed with memory.
+    pub fn touched(&self) -> io::Result<u64> {
+        let mut bytes = 0;
+        self.for_each_touched(|_, len| bytes += len)?;
+        Ok(bytes)
+    }
+
+    /// Calls `visit` with the guest address and length of each run of pages that are backed,
+    /// ascending.
+    pub fn for_each_touched(&self, mut visit: impl FnMut(u64, u64)) -> io::Result<()> {
+        const CHUNK_PAGES: usize = 16 << 10;
+        let page = PAGE_SIZE as usize;
+        let mut resident = vec![0u8; CHUNK_PAGES.min(self.mapping.len.div_ceil(page))];
+        for offset in (0..self.mapping.len).step_by(CHUNK_PAGES * page) {
+            let len = (self.mapping.len - offset).min(CHUNK_PAGES * page);
+            let pages = len.div_ceil(page);
+            // SAFETY: the range lies inside the mapping, and `resident` has room for a byte per
+            // page of it.
+            let result = unsafe {
+                libc::mincore(
+                    self.mapping.start.as_ptr().add(offset).cast(),
+                    len,
+                    resident.as_mut_ptr(),
+                )
+            };
+            if result != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            for run in resident[..pages].chunk_by(|a, b| a & 1 == b & 1) {
+                if run[0] & 1 == 1 {
+                    let index = run.as_ptr() as usize - resident.as_ptr() as usize;
+                    visit(
+                        RAM_BASE + (offset + index * page) as u64,
+                        (run.len() * page) as u64,
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl GuestMemory for GuestRam {
+    type PhysicalMemory = GuestMemoryMmap;
+    type Bitmap = ();
+
+    fn check_range(&self, addr: GuestAddress, count: usize, access: Permissions) -> bool {
+        let writes = matches!(access, Permissions::Write | Permissions::ReadWrite);
+        (!writes || addr.0 >= self.writable_from)
+            && GuestMemoryBackend::check_range(&self.memory, addr, count)
+    }
+
+    fn get_slices<'a>(
+        &'a self,
+        addr: GuestAddress,
+        count: usize,
+        access: Permissions,
+    ) -> Result<impl GuestMemorySliceIterator<'a, BS<'a, Self::Bitmap>>> {
+        if count > 0 && !self.check_range(addr, count, access) {
+            return Err(GuestMemoryError::InvalidGuestAddress(addr));
+        }
+        Ok(GuestMemoryBackend::get_slices(&self.memory, addr, count))
+    }
+}
+
+/// Memory of the guest's machine that is not its RAM: the pages it may only read, the supervisor's
+/// structures, the page tables. Mapped into the guest by page tables, unknown to devices.
+#[derive(Debug)]
+pub struct SystemArea {
+    mapping: Mapping,
+}
+
+/// Offsets in the system area; the page tables follow the vCPU pages.
+pub mod system {
+    /// The info page.
+    pub const INFO: u64 = 0x0000;
+    /// The arguments.
+    pub const ARGS: u64 = 0x1000;
+    /// The quota page.
+    pub const QUOTA: u64 = 0x2000;
+    /// The clock record.
+    pub const CLOCK: u64 = 0x3000;
+    /// Descriptor tables.
+    pub const TABLES: u64 = 0x4000;
+    /// Exception stubs.
+    pub const STUBS: u64 = 0x5000;
+    /// The first vCPU page.
+    pub const VCPU: u64 = 0x6000;
+}
+
+impl SystemArea {
+    /// Maps `pages` pages.
+    pub fn new(pages: usize) -> std::result::Result<Self, MapError> {
+        let bytes = pages as u64 * PAGE_SIZE;
+        let mapping = Mapping::new(bytes as usize, PAGE_SIZE as usize)
+            .map_err(|source| MapError { bytes, source })?;
+        Ok(Self { mapping })
+    }
+
+    /// Address in this process and length, for KVM.
+    pub fn host_range(&self) -> (u64, u64) {
+        (self.mapping.start.as_ptr() as u64, self.mapping.len as u64)
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    /// If they do not fit: the layout of the area is the monitor's own.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let offset = offset as usize;
+        assert!(
+            offset
+                .checked_add(bytes.len())
+                .is_some_and(|end| end <= self.mapping.len)
+        );
+        // SAFETY: the target lies inside the mapping (asserted), which belongs to `self`, and the
+        // source cannot overlap it: it is a Rust slice and the mapping is never lent as one.
+        unsafe {
+            let to = self.mapping.start.as_ptr().add(offset);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        }
+    }
+
+    /// The clock record.
+    pub fn clock(&self) -> &ClockRecord {
+        // SAFETY: the record lies inside the mapping, aligned to a page, was zeroed (a valid
+        // value) by the kernel, and is made of atomics, which others may read at the same time.
+        unsafe { self.at(system::CLOCK) }
+    }
+
+    /// The quota page.
+    pub fn quota(&self) -> &QuotaPage {
+        // SAFETY: as for the clock record.
+        unsafe { self.at(system::QUOTA) }
+    }
+
+    /// The record of an exception of vCPU `index`, read once its stub has reported.
+    pub fn fault_record(&self, index: usize) -> FaultRecord {
+        let offset = system::VCPU
+            + index as u64 * PAGE_SIZE
+            + crate::boot::slice::platform::FAULT_RECORD_OFFSET;
+        assert!(offset as usize + size_of::<FaultRecord>() <= self.mapping.len);
+        // SAFETY: the record lies inside the mapping (asserted), on a multiple of 8, and any bytes
+        // are a valid record. The vCPU that wrote it has left the guest.
+        unsafe {
+            self.mapping
+                .start
+                .as_ptr()
+                .add(offset as usize)
+                .cast::<FaultRecord>()
+                .read_volatile()
+        }
+    }
+
+    /// # Safety
+    /// `T` must be made of atomics only, fit at `offset`, and be valid there as it is.
+    unsafe fn at<T>(&self, offset: u64) -> &T {
+        // SAFETY: promised by the caller; the reference lives no longer than the mapping.
+        unsafe { &*self.mapping.start.as_ptr().add(offset as usize).cast() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ram() -> GuestRam {
+        let range = Range {
+            start: RAM_BASE,
+            len: 4 << 20,
+        };
+        GuestRam::new(
+            range,
+            Range {
+                start: RAM_BASE + (2 << 20),
+                len: 2 << 20,
+            },
+            RAM_BASE + 0x3000,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn ram_is_aligned_to_large_pages() {
+        assert_eq!(ram().host_range().0 % LARGE_PAGE_SIZE, 0);
+    }
+
+    #[test]
+    fn devices_read_everything_and_write_only_what_the_guest_may() {
+        let ram = ram();
+        let address = |offset| GuestAddress(RAM_BASE + offset);
+        assert!(ram.write_slice(b"x", address(0x2fff)).is_err());
+        assert!(ram.write_slice(b"xy", address(0x2fff)).is_err());
+        assert!(ram.write_slice(b"x", address(0x3000)).is_ok());
+        ram.write_any(b"text", RAM_BASE).unwrap();
+        let mut read = [0; 4];
+        ram.read_slice(&mut read, address(0)).unwrap();
+        assert_eq!(&read, b"text");
+    }
+
+    #[test]
+    fn nothing_outside_ram_can_be_reached() {
+        let ram = ram();
+        let end = RAM_BASE + (4 << 20);
+        for address in [0, RAM_BASE - 1, end - 1, end, u64::MAX - 1] {
+            assert!(
+                !ram.check_range(GuestAddress(address), 2, Permissions::Read),
+                "{address:#x}"
+            );
+            assert!(
+                ram.write_slice(&[1, 2], GuestAddress(address)).is_err(),
+                "{address:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_touched_pages_are_counted() {
+        let ram = ram();
+        assert_eq!(ram.touched().unwrap(), 0);
+        ram.write_any(&[1; 0x1800], RAM_BASE + 0x5000).unwrap();
+        let mut runs = Vec::new();
+        ram.for_each_touched(|at, len| runs.push((at, len)))
+            .unwrap();
+        assert_eq!(runs, [(RAM_BASE + 0x5000, 0x2000)]);
+    }
+}

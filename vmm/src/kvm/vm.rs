@@ -1,0 +1,124 @@
+//! A virtual machine: opening KVM, creating the VM, giving it memory. No interrupt controller, no
+//! timer: a native sliver needs neither, and both cost milliseconds and unaccounted host threads.
+#![allow(unsafe_code, reason = "registers memory with KVM")]
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::IntoRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+use kvm_bindings::{KVM_API_VERSION, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+
+use super::memory::{GuestRam, SystemArea};
+
+/// What KVM refused.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant means")]
+pub enum KvmError {
+    #[error(
+        "/dev/kvm does not exist: this machine has no KVM; load kvm_intel or kvm_amd \
+         (modprobe kvm_amd), or enable virtualisation in the firmware or the hypervisor above"
+    )]
+    Missing,
+    #[error(
+        "no permission for /dev/kvm: add this user to its group (usermod -aG kvm USER) or run as root"
+    )]
+    Permission,
+    #[error("cannot open /dev/kvm: {0}")]
+    Open(io::Error),
+    #[error("/dev/kvm speaks API version {0}, needed is {KVM_API_VERSION}")]
+    ApiVersion(i32),
+    #[error("{call} failed: {source}")]
+    Call {
+        call: &'static str,
+        source: io::Error,
+    },
+}
+
+impl KvmError {
+    /// Turns the error of a call into one that names it.
+    pub fn call(call: &'static str) -> impl Fn(kvm_ioctls::Error) -> Self {
+        move |error| Self::Call {
+            call,
+            source: io::Error::from_raw_os_error(error.errno()),
+        }
+    }
+}
+
+/// Opens KVM and checks its version.
+pub fn open() -> Result<Kvm, KvmError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open("/dev/kvm")
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => KvmError::Missing,
+            io::ErrorKind::PermissionDenied => KvmError::Permission,
+            _ => KvmError::Open(error),
+        })?;
+    // SAFETY: the descriptor is open, is /dev/kvm's, and its ownership goes to the new value.
+    let kvm = unsafe { std::os::fd::FromRawFd::from_raw_fd(file.into_raw_fd()) };
+    let kvm: Kvm = kvm;
+    match kvm.get_api_version() {
+        version if version == KVM_API_VERSION as i32 => Ok(kvm),
+        version => Err(KvmError::ApiVersion(version)),
+    }
+}
+
+/// A VM with its memory. Memory goes in before any vCPU exists: a slot set after an in-kernel
+/// device would wait milliseconds for a grace period.
+#[derive(Debug)]
+pub struct Vm {
+    fd: VmFd,
+    // Dropped after the VM that uses them.
+    ram: GuestRam,
+    system: SystemArea,
+}
+
+impl Vm {
+    /// Creates a VM with `ram` at `ram_base` and `system` at `system_base`.
+    pub fn new(
+        kvm: &Kvm,
+        (ram, ram_base): (GuestRam, u64),
+        (system, system_base): (SystemArea, u64),
+    ) -> Result<Self, KvmError> {
+        let fd = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
+        let slots = [
+            (ram.host_range(), ram_base),
+            (system.host_range(), system_base),
+        ];
+        for (slot, ((host, len), guest)) in slots.into_iter().enumerate() {
+            let region = kvm_userspace_memory_region {
+                slot: slot as u32,
+                flags: 0,
+                guest_phys_addr: guest,
+                memory_size: len,
+                userspace_addr: host,
+            };
+            // SAFETY: the memory is mapped and is dropped only after the VM: it is moved into the
+            // same value, behind the VM's descriptor.
+            unsafe { fd.set_user_memory_region(region) }
+                .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        Ok(Self { fd, ram, system })
+    }
+
+    /// Creates vCPU `index`.
+    pub fn create_vcpu(&self, index: usize) -> Result<VcpuFd, KvmError> {
+        self.fd
+            .create_vcpu(index as u64)
+            .map_err(KvmError::call("KVM_CREATE_VCPU"))
+    }
+
+    /// The guest's RAM.
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// The system area.
+    pub fn system(&self) -> &SystemArea {
+        &self.system
+    }
+}
