@@ -13,16 +13,16 @@ const RESAMPLES: usize = 10_000;
 
 /// A small seeded generator (SplitMix64, Steele 2014): a run can be repeated from its seed.
 #[derive(Debug, Clone)]
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
     /// The generator that `seed` names.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// The next 64 bits.
-    pub fn next_u64(&mut self) -> u64 {
+    pub(crate) fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,51 +31,51 @@ impl Rng {
     }
 
     /// A number below `bound`. Its bias is `bound / 2^64`.
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
     /// A fair coin.
-    pub fn coin(&mut self) -> bool {
+    pub(crate) fn coin(&mut self) -> bool {
         self.next_u64() >> 63 == 1
     }
 }
 
 /// Two runs of ours and two of the peer, made next to each other in the order A B B A or B A A B.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Quad {
+pub(crate) struct Quad {
     /// First and second run of ours.
-    pub ours: [f64; 2],
+    pub(crate) ours: [f64; 2],
     /// First and second run of the peer.
-    pub peer: [f64; 2],
+    pub(crate) peer: [f64; 2],
 }
 
 /// A 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Interval {
+pub(crate) struct Interval {
     /// Lower bound.
-    pub low: f64,
+    pub(crate) low: f64,
     /// Upper bound.
-    pub high: f64,
+    pub(crate) high: f64,
 }
 
 /// Ours against the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     /// Pairs it was made from.
-    pub pairs: usize,
+    pub(crate) pairs: usize,
     /// Median of ours divided by peer, pair by pair.
-    pub ratio: f64,
+    pub(crate) ratio: f64,
     /// Where that median lies.
-    pub interval: Interval,
+    pub(crate) interval: Interval,
     /// How far from 1 this method finds a thing to be from itself, as a factor of at least 1.
-    pub band: f64,
+    pub(crate) band: f64,
 }
 
 /// What a measured value must not exceed, and whether it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Below the bar, by more than the noise.
     Met,
     /// Above the bar, by more than the noise.
@@ -88,7 +88,7 @@ pub enum Verdict {
 ///
 /// # Panics
 /// Without samples.
-pub fn median(samples: &[f64]) -> f64 {
+pub(crate) fn median(samples: &[f64]) -> f64 {
     median_in_place(&mut samples.to_vec())
 }
 
@@ -96,7 +96,7 @@ pub fn median(samples: &[f64]) -> f64 {
 ///
 /// # Panics
 /// Without samples.
-pub fn bootstrap_median(samples: &[f64], rng: &mut Rng) -> Interval {
+pub(crate) fn bootstrap_median(samples: &[f64], rng: &mut Rng) -> Interval {
     let mut draw = vec![0.0; samples.len()];
     let mut medians = Vec::with_capacity(RESAMPLES);
     for _ in 0..RESAMPLES {
@@ -117,7 +117,7 @@ pub fn bootstrap_median(samples: &[f64], rng: &mut Rng) -> Interval {
 ///
 /// # Panics
 /// Without quads.
-pub fn compare(quads: &[Quad], rng: &mut Rng) -> Comparison {
+pub(crate) fn compare(quads: &[Quad], rng: &mut Rng) -> Comparison {
     let pairs: Vec<f64> = quads
         .iter()
         .flat_map(|q| [0, 1].map(|i| (q.ours[i] / q.peer[i]).ln()))
@@ -141,7 +141,7 @@ pub fn compare(quads: &[Quad], rng: &mut Rng) -> Comparison {
 
 /// Holds a value with its interval against a bar it must not exceed. It is decided only if the
 /// interval excludes the bar and the distance to it exceeds the A/A band.
-pub fn judge(value: f64, interval: Interval, band: f64, bar: f64) -> Verdict {
+pub(crate) fn judge(value: f64, interval: Interval, band: f64, bar: f64) -> Verdict {
     if interval.high <= bar && value * band <= bar {
         Verdict::Met
     } else if interval.low > bar && value / band > bar {
@@ -155,7 +155,7 @@ pub fn judge(value: f64, interval: Interval, band: f64, bar: f64) -> Verdict {
 ///
 /// # Panics
 /// Unless at least two points differ in their first coordinate.
-pub fn slope(points: &[(f64, f64)]) -> f64 {
+pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
     let n = points.len() as f64;
     let mean_x = points.iter().map(|p| p.0).sum::<f64>() / n;
     let mean_y = points.iter().map(|p| p.1).sum::<f64>() / n;
@@ -167,9 +167,9 @@ pub fn slope(points: &[(f64, f64)]) -> f64 {
 
 fn median_in_place(samples: &mut [f64]) -> f64 {
     assert!(!samples.is_empty(), "a median needs a sample");
-    let middle = samples.len() / 2;
+    let (middle, odd) = (samples.len() / 2, samples.len() % 2 == 1);
     let (below, &mut upper, _) = samples.select_nth_unstable_by(middle, f64::total_cmp);
-    if samples.len() % 2 == 1 {
+    if odd {
         upper
     } else {
         let lower = below.iter().copied().fold(f64::MIN, f64::max);

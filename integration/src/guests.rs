@@ -1,6 +1,6 @@
-//! Images of the guests that misbehave: one source file each, compiled by rustc on the bare ABI.
+//! The image of the guest that misbehaves, compiled by rustc on the bare ABI.
 //!
-//! They use no runtime, so that nothing corrects them.
+//! It uses no runtime, so that nothing corrects it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::artifacts::{IMAGE_RUSTFLAGS, target_dir, workspace};
 
-/// The guest of `guests/hostile.rs`, which takes what to do wrong as its argument.
+/// The guest of `guests/bare`, which takes what to do as its argument.
 ///
 /// # Panics
 /// If it does not compile.
-pub fn hostile() -> &'static Path {
+pub fn bare() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("hostile").unwrap_or_else(|error| panic!("{error:#}")))
+    BUILT.get_or_init(|| build("bare").unwrap_or_else(|error| panic!("{error:#}")))
 }
 
 fn build(name: &str) -> Result<PathBuf> {

@@ -52,13 +52,13 @@ fn the_interval_holds_the_median_and_narrows_with_more_samples() {
 
 #[test]
 fn the_interval_covers_the_truth_about_as_often_as_it_says() {
-    let covered = (0..60)
+    let covered = (0..30)
         .filter(|&seed| {
             let comparison = compare(&noisy_quads(1.5, 0.4, 15, seed), &mut Rng::new(seed));
             comparison.interval.low <= 1.5 && 1.5 <= comparison.interval.high
         })
         .count();
-    assert!((50..=60).contains(&covered), "{covered} of 60");
+    assert!((25..=30).contains(&covered), "{covered} of 30");
 }
 
 #[test]
@@ -125,7 +125,9 @@ fn a_verdict_needs_the_interval_and_the_band_to_clear_the_bar() {
 
 #[test]
 fn a_slope_is_what_each_step_adds() {
-    let points: Vec<(f64, f64)> = (0..10).map(|i| (f64::from(i), 7.0 - 3.0 * f64::from(i))).collect();
+    let points: Vec<(f64, f64)> = (0..10)
+        .map(|i| (f64::from(i), 7.0 - 3.0 * f64::from(i)))
+        .collect();
     assert!((slope(&points) + 3.0).abs() < 1e-12);
 }
 

@@ -1,0 +1,245 @@
+//! Where experiments are made: what they run, how often, in what order, and how they tell of it.
+
+use std::ffi::OsStr;
+use std::io::{IsTerminal, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{fs, io};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+use tempfile::TempDir;
+
+use integration::artifacts;
+use integration::sliver::monotonic_ns;
+use vmm::control::proto::{Notice, read_frame};
+use vmm::exit::ExitRecord;
+
+use crate::process::{self, Run, Started};
+use crate::stats::{Quad, Rng};
+
+/// The bench of a run.
+pub(crate) struct Lab {
+    /// Pairs of each comparison of latencies; even.
+    pub(crate) pairs: usize,
+    /// Whether figures may be rough.
+    pub(crate) quick: bool,
+    rng: Rng,
+    place: TempDir,
+}
+
+/// Two runs of ours and two of the peer, whatever a run gives.
+#[derive(Debug)]
+pub(crate) struct QuadOf<T> {
+    ours: [T; 2],
+    peer: [T; 2],
+}
+
+impl<T> QuadOf<T> {
+    /// One number of each run.
+    pub(crate) fn map(&self, number: impl Fn(&T) -> f64) -> Quad {
+        self.map_each(&number, &number)
+    }
+
+    /// One number of each run, another for the peer's.
+    pub(crate) fn map_each(&self, ours: impl Fn(&T) -> f64, peer: impl Fn(&T) -> f64) -> Quad {
+        Quad {
+            ours: [ours(&self.ours[0]), ours(&self.ours[1])],
+            peer: [peer(&self.peer[0]), peer(&self.peer[1])],
+        }
+    }
+}
+
+impl Lab {
+    /// A bench that makes `pairs` pairs per comparison, rounded up to whole quads.
+    pub(crate) fn new(pairs: usize, quick: bool, seed: u64) -> Result<Self> {
+        let place = TempDir::with_prefix("slicevisor-bench-")?;
+        fs::create_dir(place.path().join("run"))?;
+        Ok(Self {
+            pairs: pairs.max(2).next_multiple_of(2),
+            quick,
+            rng: Rng::new(seed),
+            place,
+        })
+    }
+
+    /// Runs ours and the peer `pairs` times each, interleaved A B B A or B A A B by the toss of a
+    /// coin. Each is run once before, unmeasured, so that a mistake shows before an hour has gone.
+    pub(crate) fn interleave<T>(
+        &mut self,
+        what: &str,
+        pairs: usize,
+        mut ours: impl FnMut(&Self) -> Result<T>,
+        mut peer: impl FnMut(&Self) -> Result<T>,
+    ) -> Result<Vec<QuadOf<T>>> {
+        ours(self).with_context(|| format!("{what}: ours"))?;
+        peer(self).with_context(|| format!("{what}: the peer"))?;
+        let quads = pairs.div_ceil(2);
+        let mut done = Vec::with_capacity(quads);
+        for quad in 0..quads {
+            progress(&format!("{what}: {} of {} pairs", 2 * quad, 2 * quads));
+            done.push(if self.rng.coin() {
+                let first = ours(self)?;
+                let peer = [peer(self)?, peer(self)?];
+                QuadOf {
+                    ours: [first, ours(self)?],
+                    peer,
+                }
+            } else {
+                let first = peer(self)?;
+                let ours = [ours(self)?, ours(self)?];
+                QuadOf {
+                    ours,
+                    peer: [first, peer(self)?],
+                }
+            });
+        }
+        progress_done(&format!("{what}: {} pairs", 2 * quads));
+        Ok(done)
+    }
+
+    /// A path in the bench's own directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// Writes the spec of a sliver called `name`.
+    pub(crate) fn spec(&self, name: &str, image: &Path, args: &[&str]) -> Result<PathBuf> {
+        let spec = json!({
+            "version": 1,
+            "name": name,
+            "slice": "bench_slivers",
+            "owner": "Benchmark",
+            "contact": "bench@example.org",
+            "image": image,
+            "args": args,
+        });
+        let path = self.path(&format!("{name}.json"));
+        fs::write(&path, spec.to_string())?;
+        Ok(path)
+    }
+
+    /// Starts a sliver tied to this process.
+    pub(crate) fn start_sliver(&self, spec: &Path) -> Result<Sliver> {
+        let (tie, theirs) = UnixStream::pair()?;
+        let mut command = Command::new(artifacts::slicevmm());
+        let since = monotonic_ns();
+        command
+            .arg("--spec")
+            .arg(spec)
+            .arg("--run-dir")
+            .arg(self.path("run"))
+            .args(["--tie", "0", "--spawned-at", &since.to_string()])
+            .stdin(OwnedFd::from(theirs));
+        Ok(Sliver {
+            started: process::start(command, since)?,
+            tie,
+        })
+    }
+
+    /// Runs a sliver that ends itself with status 0.
+    pub(crate) fn run_sliver(&self, spec: &Path) -> Result<(Run, ExitRecord)> {
+        self.start_sliver(spec)?.finish(0)
+    }
+}
+
+/// A running sliver.
+pub(crate) struct Sliver {
+    started: Started,
+    tie: UnixStream,
+}
+
+impl Sliver {
+    /// Process id of its monitor.
+    pub(crate) fn pid(&self) -> u32 {
+        self.started.pid()
+    }
+
+    /// Waits until its guest has printed something.
+    pub(crate) fn wait_for_output(&self) -> Result<()> {
+        self.started.wait_for_output()
+    }
+
+    /// Ends it by closing the tie.
+    pub(crate) fn stop(self) -> Result<Run> {
+        drop(self.tie);
+        self.started.finish()?.expect("slicevmm", 143)
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(self, code: i32) -> Result<(Run, ExitRecord)> {
+        let run = self.started.finish()?.expect("slicevmm", code)?;
+        while let Some(notice) = read_frame(&self.tie)? {
+            if let Notice::Ended(record) = notice {
+                return Ok((run, *record));
+            }
+        }
+        bail!("slicevmm left no exit record: {}", run.stderr.trim())
+    }
+}
+
+/// Runs a program that takes no part in the comparison's subject: no input, expected status 0.
+pub(crate) fn run_program<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[S]) -> Result<Run> {
+    let mut command = Command::new(program.as_ref());
+    command.args(args).stdin(Stdio::null());
+    let since = monotonic_ns();
+    process::run(command, since)?.expect(&program.as_ref().to_string_lossy(), 0)
+}
+
+/// Builds a file of this package with the C compiler.
+pub(crate) fn cc(lab: &Lab, source: &str, name: &str, flags: &[&str]) -> Result<PathBuf> {
+    let into = lab.path(name);
+    let mut command = Command::new("cc");
+    command
+        .args(flags)
+        .arg("-o")
+        .arg(&into)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(source));
+    let status = command
+        .status()
+        .context("cc does not run (`apt-get install -y --no-install-recommends gcc libc6-dev`)")?;
+    ensure!(status.success(), "{command:?} failed, see above");
+    Ok(into)
+}
+
+/// The floor: see its source.
+pub(crate) fn floor(lab: &Lab) -> Result<PathBuf> {
+    cc(lab, "floor/floor.c", "floor", &["-O2", "-static"])
+}
+
+/// The image whose guest ends at once: see its source.
+pub(crate) fn exit_image(lab: &Lab) -> Result<PathBuf> {
+    let flags = [
+        "-nostdlib",
+        "-static",
+        "-Wl,-Ttext-segment=0x200000",
+        "-Wl,-z,separate-code",
+        "-Wl,-z,max-page-size=4096",
+        "-Wl,--build-id=none",
+        "-Wa,-mx86-used-note=no",
+    ];
+    cc(lab, "guests/exit.S", "exit", &flags)
+}
+
+/// Nanoseconds as milliseconds.
+pub(crate) fn ms(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}
+
+/// Shows where the run is, on standard error, in one line that the next one overwrites.
+pub(crate) fn progress(text: &str) {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        // Progress that cannot be shown is not worth failing for.
+        let _ = write!(stderr, "\r\x1b[K{text}");
+        let _ = stderr.flush();
+    }
+}
+
+/// Says on standard error that a part is done.
+pub(crate) fn progress_done(text: &str) {
+    progress("");
+    eprintln!("{text}");
+}

@@ -1,0 +1,142 @@
+//! A guest on the bare ABI, without the runtime: it does what its first argument says, most of
+//! which no guest should do, and then shows that it still lives.
+//!
+//! It ends with status 0 if the monitor bore what it did as the ABI says; any other status is one
+//! of [`status`].
+#![no_std]
+#![no_main]
+
+mod console;
+mod guest;
+mod low;
+mod wrong;
+
+use core::arch::global_asm;
+
+use slice_abi::control;
+use slice_abi::info::InfoPage;
+
+use guest::Guest;
+use low::{load, store};
+
+/// Why a guest ends early.
+mod status {
+    pub const NO_CONSOLE: u64 = 10;
+    pub const FEATURES_REFUSED: u64 = 11;
+    pub const NO_NEEDS_RESET: u64 = 12;
+    pub const RESET_HAD_NO_EFFECT: u64 = 13;
+    pub const NOT_PRINTED: u64 = 14;
+    pub const READ_NOT_ZERO: u64 = 15;
+    pub const IDLE_TOO_LONG: u64 = 16;
+    pub const BAD_QUEUE_ACCEPTED: u64 = 17;
+    pub const UNKNOWN_CASE: u64 = 18;
+}
+
+// The note, and an entry that leaves the stack as the C convention wants it.
+global_asm!(
+    ".pushsection .note.slice, \"a\", @note",
+    ".balign 4",
+    ".long 6, 16, 1",
+    ".asciz \"SLICE\"",
+    ".balign 4",
+    ".long 1, 0",
+    ".quad 0",
+    ".popsection",
+    ".globl _start",
+    "_start:",
+    "call {main}",
+    "ud2",
+    main = sym main,
+);
+
+extern "C" fn main(info: &'static InfoPage, vcpu: u64) -> ! {
+    let guest = Guest::new(info);
+    if vcpu != 0 {
+        guest.exit(guest.number(1));
+    }
+    guest.run(guest.argument(0));
+    guest.exit(0)
+}
+
+impl Guest {
+    fn run(&self, case: &[u8]) {
+        match case {
+            b"control-misuse" => self.control_misuse(),
+            b"wake-missing" => {
+                for index in [1, 31, 32, 1 << 31, u64::MAX] {
+                    self.control(control::WAKE, index);
+                }
+            }
+            b"idle-past" => self.idle_past(),
+            b"idle" => {
+                self.console().recover();
+                self.idle_for_ever();
+            }
+            b"idle-max" => loop {
+                self.control(control::IDLE, u64::MAX);
+            },
+            b"exit-from-1" => {
+                self.control(control::WAKE, 1);
+                self.idle_for_ever();
+            }
+            b"flood" => loop {
+                self.control(control::YIELD, 0);
+            },
+            b"busy" => loop {
+                core::hint::spin_loop();
+            },
+            b"status" => self.exit(self.number(1)),
+            b"device-holes" => self.device_holes(),
+            _ => self.console_case(case),
+        }
+    }
+
+    fn idle_for_ever(&self) -> ! {
+        loop {
+            self.control(control::IDLE, 0);
+        }
+    }
+
+    fn control_misuse(&self) {
+        let window = self.info.control;
+        for offset in [control::IDLE, control::EXIT, control::YIELD, control::WAKE] {
+            store::<u8>(window + offset, 1);
+            store::<u16>(window + offset, 1);
+            store::<u32>(window + offset, 1);
+            store::<u64>(window + offset + 4, 1);
+            if load::<u64>(window + offset) != 0 || load::<u8>(window + offset) != 0 {
+                self.exit(status::READ_NOT_ZERO);
+            }
+        }
+        for offset in [0x20, 0x28, 0x800, 0xff8] {
+            store::<u64>(window + offset, 1);
+        }
+    }
+
+    fn idle_past(&self) {
+        let start = self.now();
+        for deadline in [1, start / 2, start] {
+            self.control(control::IDLE, deadline);
+        }
+        if self.now() - start > 5_000_000_000 {
+            self.exit(status::IDLE_TOO_LONG);
+        }
+    }
+
+    /// Registers of a device that are not there, in widths that are not allowed.
+    fn device_holes(&self) {
+        let window = self.console().window;
+        for offset in (0..0x1000).step_by(0x3c) {
+            load::<u8>(window + offset);
+            load::<u16>(window + offset);
+            load::<u32>(window + offset);
+            load::<u64>(window + offset);
+        }
+        for offset in [0x000, 0x004, 0x008, 0x034, 0x0fc, 0x100, 0x2f0, 0xffc] {
+            store::<u8>(window + offset, 0xff);
+            store::<u32>(window + offset, u32::MAX);
+            store::<u64>(window + offset, u64::MAX);
+        }
+        self.console().recover();
+    }
+}
