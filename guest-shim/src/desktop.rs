@@ -1,0 +1,9 @@
+//! The backend of an ordinary process: what a sliver has, made of what the host offers.
+//!
+//! It offers the same narrow interface as the slice backend (idle, wake, yield, exit; two clocks;
+//! a console; who and what this is), so that everything above it is the same code.
+
+pub(crate) mod clock;
+pub(crate) mod console;
+pub(crate) mod control;
+pub(crate) mod identity;

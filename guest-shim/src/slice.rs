@@ -1,0 +1,15 @@
+//! The backend of a native slice: the slice ABI as the guest sees it, and nothing below it.
+//!
+//! Everything is mapped one to one, so an address here is also what a device is told.
+
+mod entry;
+mod heap;
+mod owned_lock;
+mod panic;
+
+pub(crate) mod clock;
+pub(crate) mod console;
+pub(crate) mod control;
+pub(crate) mod identity;
+
+pub use identity::info;
