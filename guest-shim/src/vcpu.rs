@@ -13,8 +13,8 @@
 //! }
 //! ```
 //!
-//! Both backends bring vCPUs as the slice ABI describes them: the first wake of a vCPU starts it
-//! in [`work`], later ones end its rest.
+//! Both backends bring vCPUs as the slice ABI describes them: the first wake of a vCPU starts it,
+//! later ones end its rest.
 
 mod packet;
 mod slots;
@@ -115,7 +115,7 @@ where
     Ok(JoinHandle(packet))
 }
 
-/// The life of a vCPU other than 0.
+/// The life of a vCPU other than 0; the backend calls it when the vCPU is first woken.
 pub(crate) fn work() -> ! {
     let mailbox = &MAILBOXES[current()];
     loop {
