@@ -1,0 +1,196 @@
+//! The command line: what can be written, and the help that says so.
+//!
+//! Values that need more than a look (sizes, names, addresses) stay text here: the commands check
+//! them and report all that is wrong at once, not only the first.
+
+mod examples;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Boots, steers and inspects slivers: virtual machines of a slice, on this host.
+#[derive(Debug, Parser)]
+#[command(name = "slicectl", version, propagate_version = true, after_help = examples::TOP)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot an image as a sliver in the foreground and end with its exit status
+    Run(Box<RunArgs>),
+    /// Build a cargo package as a native image and print the image's path
+    Build(BuildArgs),
+    /// Tell what an image file is, and every reason why it would be refused
+    Inspect(InspectArgs),
+    /// Check this host: is everything there that slivers need?
+    #[command(after_help = examples::DOCTOR)]
+    Doctor(JsonArgs),
+    /// List the slivers that run on this host
+    #[command(after_help = examples::PS)]
+    Ps(JsonArgs),
+    /// Tell how a sliver does
+    Status(StatusArgs),
+    /// Stop all vCPUs of a sliver until it is resumed
+    Pause(NameArgs),
+    /// Let a paused sliver go on
+    Resume(NameArgs),
+    /// End a sliver and wait until it is gone
+    Stop(NameArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands into a directory
+    Man(ManArgs),
+    /// Find the functions at addresses of an image (in a process of its own: see `backtrace`)
+    #[command(name = crate::backtrace::COMMAND, hide = true)]
+    Symbolise(SymboliseArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::RUN, after_long_help = examples::RUN_LONG)]
+pub struct RunArgs {
+    /// An image file, or the name of an example
+    pub image: String,
+    /// Name of the sliver, unique on this host [default: image name and a number]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Slice it belongs to, SITE_NAME [default: local_IMAGE]
+    #[arg(long)]
+    pub slice: Option<String>,
+    /// Who answers for it [default: you]
+    #[arg(long)]
+    pub owner: Option<String>,
+    /// How to reach the owner [default: you at this host]
+    #[arg(long)]
+    pub contact: Option<String>,
+    /// Memory, such as 64M or 1G
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "64M",
+        allow_hyphen_values = true
+    )]
+    pub mem: String,
+    /// Number of virtual processors
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        allow_hyphen_values = true
+    )]
+    pub vcpus: String,
+    /// Arguments for the guest, split as a shell would; those after -- follow them
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+    /// End it after this time (exit code 124), such as 10s, 500ms or 2m
+    #[arg(long = "for", value_name = "TIME", allow_hyphen_values = true)]
+    pub time_limit: Option<String>,
+    /// Print where the time went, and what was used, to stderr
+    #[arg(long)]
+    pub timing: bool,
+    /// Write an ELF core file there if the guest faults
+    #[arg(long, value_name = "FILE")]
+    pub core: Option<PathBuf>,
+    /// Wait for gdb on this address, such as :1234, before the first instruction
+    #[arg(long, value_name = "ADDR")]
+    pub gdb: Option<String>,
+    /// End stdout with a JSON record of the run; the guest's console goes to stderr
+    #[arg(long)]
+    pub json: bool,
+    /// In a source tree: take the monitor and the image as they are, build nothing
+    #[arg(long)]
+    pub no_build: bool,
+    /// Arguments for the guest
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<String>,
+}
+
+/// Arguments of `build`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::BUILD, after_long_help = examples::BUILD_LONG)]
+pub struct BuildArgs {
+    /// Directory of a cargo package, or the name of an example
+    pub path: String,
+    /// Build this example of the package
+    #[arg(long, value_name = "NAME", conflicts_with = "bin")]
+    pub example: Option<String>,
+    /// Build this binary of the package
+    #[arg(long, value_name = "NAME")]
+    pub bin: Option<String>,
+    /// Features of the package to switch on
+    #[arg(long, value_name = "FEATURES", value_delimiter = ',')]
+    pub features: Vec<String>,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::INSPECT)]
+pub struct InspectArgs {
+    /// An image file, or the name of an example that was built
+    pub image: String,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of commands that can only be told to print JSON.
+#[derive(Debug, Clone, Args)]
+pub struct JsonArgs {
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::STEER)]
+pub struct StatusArgs {
+    /// Name of the sliver
+    pub name: String,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of commands that take a sliver and nothing else.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::STEER)]
+pub struct NameArgs {
+    /// Name of the sliver
+    pub name: String,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::COMPLETIONS)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::MAN)]
+pub struct ManArgs {
+    /// Write slicectl.1 and a page for each command there
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Arguments of the hidden command that looks symbols up.
+#[derive(Debug, Clone, Args)]
+pub struct SymboliseArgs {
+    /// The image file
+    pub image: PathBuf,
+    /// Addresses, decimal
+    pub addresses: Vec<u64>,
+}

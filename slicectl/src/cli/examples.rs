@@ -1,0 +1,112 @@
+//! Examples and longer explanations at the end of each command's help.
+
+pub(super) const TOP: &str = "\
+Examples:
+  slicectl doctor                     check this host
+  slicectl run hello                  boot an example
+  slicectl run ./my-image --mem 128M  boot an image file
+  slicectl ps                         what runs here?";
+
+macro_rules! run_examples {
+    () => {
+        "\
+Examples:
+  slicectl run hello
+  slicectl run hello --mem 128M --vcpus 2 -- --greeting hi
+  slicectl run spin --for 10s --timing
+  slicectl run fault --core core.elf -- null-read && gdb IMAGE core.elf
+  slicectl run hello --gdb :1234
+  slicectl run hello --json | jq .exit"
+    };
+}
+
+pub(super) const RUN: &str = run_examples!();
+
+pub(super) const RUN_LONG: &str = concat!(
+    run_examples!(),
+    "
+
+IMAGE without a slash names an example first, a file second: write ./NAME for a file. In a source
+tree the examples and the monitor are built when they are not up to date; an installed slicectl
+takes them from ../share/slicevisor/images and ../libexec/slicevisor.
+
+Exit codes: the guest's own status; 2 wrong usage; 124 time limit reached; 125 the monitor could
+not start or failed; 139 the guest faulted; 143 stopped by a signal or by `slicectl stop`.
+
+The sliver ends when slicectl does, however slicectl ends.
+
+SLICEVISOR_RUN_DIR names the directory for control sockets; without it, /run/slicevisor for root,
+else slicevisor in XDG_RUNTIME_DIR or in the directory for temporary files."
+);
+
+macro_rules! build_examples {
+    () => {
+        "\
+Examples:
+  slicectl build hello
+  slicectl build ./my-slice
+  slicectl build ./my-slice --bin server --features metrics
+  slicectl run $(slicectl build ./my-slice)"
+    };
+}
+
+pub(super) const BUILD: &str = build_examples!();
+
+pub(super) const BUILD_LONG: &str = concat!(
+    build_examples!(),
+    "
+
+The package's convention: its Cargo.toml has
+
+  [features]
+  default = [\"desktop\"]
+  desktop = [\"guest-shim/desktop\"]
+
+  [dependencies]
+  guest-shim = { version = \"0.1\", default-features = false }
+
+and its source begins with
+
+  #![cfg_attr(not(feature = \"desktop\"), no_std, no_main)]
+
+An ordinary `cargo run` then makes a process of it. This command builds without default features,
+with the stable toolchain, into TARGET_DIR/slice, and checks the image as `slicectl inspect` does.
+Only the image's path is printed on stdout."
+);
+
+pub(super) const INSPECT: &str = "\
+Examples:
+  slicectl inspect ./my-image
+  slicectl inspect hello --json
+
+Exit code 1 if the image would be refused.";
+
+pub(super) const STEER: &str = "\
+Examples:
+  slicectl ps
+  slicectl status hello-4711
+  slicectl pause hello-4711 && slicectl resume hello-4711
+  slicectl stop hello-4711";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  source <(slicectl completions bash)
+  slicectl completions zsh > ~/.zfunc/_slicectl
+  slicectl completions fish > ~/.config/fish/completions/slicectl.fish";
+
+pub(super) const MAN: &str = "\
+Examples:
+  slicectl man | man -l -
+  slicectl man --dir /usr/local/share/man/man1";
+
+pub(super) const DOCTOR: &str = "\
+Examples:
+  slicectl doctor
+  slicectl doctor --json | jq '.checks[] | select(.status != \"ok\")'
+
+Exit code 1 if something is missing that slivers cannot do without.";
+
+pub(super) const PS: &str = "\
+Examples:
+  slicectl ps
+  slicectl ps --json | jq -r .[].name";

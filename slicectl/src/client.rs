@@ -1,0 +1,209 @@
+//! A client of a sliver's control socket.
+//!
+//! Connecting and asking are bounded in time: a monitor that stands still is reported, not waited
+//! for. Waits ([`Op::WaitStop`], [`Op::Step`]) are sent with [`Client::send`] and their replies
+//! received when the descriptor is readable.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use vmm::control::proto::{Answer, Op, Outcome, PROTOCOL_VERSION, Reply, Request, Status};
+use vmm::control::proto::{read_frame, write_frame};
+
+/// How long a monitor may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection to a monitor.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    last_id: u64,
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The connection cannot be made or broke.
+    #[error("the control socket failed: {0}")]
+    Io(io::Error),
+    /// No reply came in time.
+    #[error("the monitor does not answer")]
+    Silent,
+    /// The monitor went away.
+    #[error("the monitor has closed the connection")]
+    Closed,
+    /// The monitor will not.
+    #[error("the monitor refuses: {0}")]
+    Refused(String),
+    /// The reply does not fit the request.
+    #[error("the monitor's reply makes no sense: {0}")]
+    Nonsense(String),
+}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silent,
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::UnexpectedEof => Self::Closed,
+            io::ErrorKind::InvalidData => Self::Nonsense(error.to_string()),
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl Client {
+    /// Connects to the socket at `path`.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        // Without NONBLOCK a monitor that no longer accepts would block the connect for ever.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(io::Error::from)?;
+        let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
+        rustix::net::connect(&socket, &address).map_err(io::Error::from)?;
+        let stream = UnixStream::from(socket);
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, last_id: 0 })
+    }
+
+    /// Sends a request; its reply will carry the id that this returns.
+    pub fn send(&mut self, op: Op) -> Result<u64, ClientError> {
+        self.last_id += 1;
+        let request = Request {
+            v: PROTOCOL_VERSION,
+            id: self.last_id,
+            op,
+        };
+        write_frame(&self.stream, &request)?;
+        Ok(self.last_id)
+    }
+
+    /// Receives the next reply, whatever it belongs to.
+    pub fn receive(&mut self) -> Result<Reply, ClientError> {
+        read_frame(&self.stream)?.ok_or(ClientError::Closed)
+    }
+
+    /// Asks and waits for the answer.
+    pub fn call(&mut self, op: Op) -> Result<Answer, ClientError> {
+        let id = self.send(op)?;
+        loop {
+            let reply = self.receive()?;
+            if reply.id == id {
+                return outcome(reply);
+            }
+        }
+    }
+
+    /// Asks for something that has nothing to tell but that it was done.
+    pub fn order(&mut self, op: Op) -> Result<(), ClientError> {
+        match self.call(op)? {
+            Answer::Done => Ok(()),
+            other => Err(nonsense(&other)),
+        }
+    }
+
+    /// Asks how the sliver does.
+    pub fn status(&mut self) -> Result<Status, ClientError> {
+        match self.call(Op::Status)? {
+            Answer::Status(status) => Ok(*status),
+            other => Err(nonsense(&other)),
+        }
+    }
+
+    /// Waits, at most `time`, until the monitor closes the connection; whether it did.
+    pub fn closes_within(&mut self, time: Duration) -> bool {
+        let _ = self.stream.set_read_timeout(Some(time));
+        matches!(self.receive(), Err(ClientError::Closed))
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// The answer in a reply.
+pub fn outcome(reply: Reply) -> Result<Answer, ClientError> {
+    match reply.result {
+        Outcome::Ok(answer) => Ok(answer),
+        Outcome::Error(why) => Err(ClientError::Refused(why)),
+    }
+}
+
+/// The error for an answer of another kind than was asked for.
+pub fn nonsense(answer: &Answer) -> ClientError {
+    let text = format!("{answer:?}");
+    ClientError::Nonsense(crate::text::shortened(&text, 80))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    fn serve(replies: impl FnOnce(Request) -> Vec<Reply> + Send + 'static) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(dir.path().join("s")).expect("bound");
+        thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client");
+            let request = read_frame(&stream).expect("a frame").expect("a request");
+            for reply in replies(request) {
+                write_frame(&stream, &reply).expect("written");
+            }
+        });
+        dir
+    }
+
+    fn reply(id: u64, result: Outcome) -> Reply {
+        Reply {
+            v: PROTOCOL_VERSION,
+            id,
+            result,
+        }
+    }
+
+    #[test]
+    fn a_reply_to_something_else_is_passed_over() {
+        let dir = serve(|request| {
+            vec![
+                reply(request.id + 7, Outcome::Error("other".to_owned())),
+                reply(request.id, Outcome::Ok(Answer::Done)),
+            ]
+        });
+        let mut client = Client::connect(&dir.path().join("s")).expect("connected");
+        client.order(Op::Pause).expect("done");
+        assert!(client.closes_within(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn refusals_and_wrong_kinds_of_answers_are_errors() {
+        let dir = serve(|request| vec![reply(request.id, Outcome::Error("no".to_owned()))]);
+        let mut client = Client::connect(&dir.path().join("s")).expect("connected");
+        assert!(matches!(client.order(Op::Pause), Err(ClientError::Refused(why)) if why == "no"));
+
+        let dir = serve(|request| vec![reply(request.id, Outcome::Ok(Answer::Done))]);
+        let mut client = Client::connect(&dir.path().join("s")).expect("connected");
+        assert!(matches!(client.status(), Err(ClientError::Nonsense(_))));
+    }
+
+    #[test]
+    fn a_monitor_that_hangs_up_is_told_from_one_that_is_not_there() {
+        let dir = serve(|_| Vec::new());
+        let mut client = Client::connect(&dir.path().join("s")).expect("connected");
+        assert!(matches!(client.status(), Err(ClientError::Closed)));
+        assert!(matches!(
+            Client::connect(&dir.path().join("absent")),
+            Err(ClientError::Io(_))
+        ));
+    }
+}

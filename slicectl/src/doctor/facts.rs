@@ -1,0 +1,149 @@
+//! Looks at the host. Everything is optional: what cannot be told is judged as such.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::host::{self, Memory};
+use crate::kvm::{self, KvmFacts};
+use crate::{person, rundir};
+
+/// What was seen.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Who looked.
+    pub user: String,
+    /// `/dev/kvm`, or the error number of opening it.
+    pub kvm: Result<KvmFacts, i32>,
+    /// Virtualisation that the processor says it has.
+    pub processor: Processor,
+    /// The host's memory.
+    pub memory: Option<Memory>,
+    /// The chosen mode of transparent huge pages: `always`, `madvise` or `never`.
+    pub huge_pages: Option<String>,
+    /// Control groups.
+    pub cgroup: Cgroup,
+    /// `/dev/net/tun`, or the error number of opening it.
+    pub tun: Result<(), i32>,
+    /// Limits of this process; `None` is unlimited.
+    pub limits: Limits,
+    /// The most processes and threads of the host.
+    pub pid_max: Option<u64>,
+    /// The directory for control sockets, and what is wrong with it.
+    pub run_dir: (String, Option<String>),
+}
+
+/// What the processor's flags say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processor {
+    /// Intel's extensions.
+    Vmx,
+    /// AMD's.
+    Svm,
+    /// Neither: a virtual machine without nesting, or switched off in the firmware.
+    Neither,
+}
+
+/// Which control groups there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cgroup {
+    /// None mounted.
+    Absent,
+    /// The first version.
+    V1 {
+        /// Whether the cpu controller is mounted.
+        cpu: bool,
+    },
+    /// The second version.
+    V2 {
+        /// Whether the cpu controller can be used.
+        cpu: bool,
+    },
+}
+
+/// Resource limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Open files.
+    pub files: Option<u64>,
+    /// Locked memory, in bytes.
+    pub locked: Option<u64>,
+    /// Processes and threads of the user.
+    pub processes: Option<u64>,
+}
+
+/// Looks at this host.
+pub fn gather() -> Facts {
+    let read = |path: &str| fs::read_to_string(path).ok();
+    Facts {
+        user: person::user_name(),
+        kvm: kvm::probe(),
+        processor: processor(&read("/proc/cpuinfo").unwrap_or_default()),
+        memory: host::memory(),
+        huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled")
+            .and_then(|text| chosen(&text)),
+        cgroup: cgroup(Path::new("/sys/fs/cgroup")),
+        tun: OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/net/tun")
+            .map(drop)
+            .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)),
+        limits: Limits {
+            files: getrlimit(Resource::Nofile).current,
+            locked: getrlimit(Resource::Memlock).current,
+            processes: getrlimit(Resource::Nproc).current,
+        },
+        pid_max: read("/proc/sys/kernel/pid_max").and_then(|text| text.trim().parse().ok()),
+        run_dir: run_dir(),
+    }
+}
+
+/// The virtualisation among the flags of the first processor.
+pub(super) fn processor(cpuinfo: &str) -> Processor {
+    let flags = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("flags"))
+        .unwrap_or_default();
+    let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
+    match (has("vmx"), has("svm")) {
+        (true, _) => Processor::Vmx,
+        (_, true) => Processor::Svm,
+        _ => Processor::Neither,
+    }
+}
+
+/// The word in brackets: `always [madvise] never`.
+pub(super) fn chosen(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once('[')?;
+    Some(rest.split_once(']')?.0.to_owned())
+}
+
+/// What is mounted at the usual place. Where both versions are (a hybrid), the first has the
+/// controllers.
+pub(super) fn cgroup(mount: &Path) -> Cgroup {
+    match fs::read_to_string(mount.join("cgroup.controllers")) {
+        Ok(controllers) => Cgroup::V2 {
+            cpu: controllers.split_whitespace().any(|word| word == "cpu"),
+        },
+        Err(_) => {
+            let file = |dir: &str| mount.join(dir).join("cgroup.procs").is_file();
+            let cpu = file("cpu") || file("cpu,cpuacct");
+            match cpu || file("memory") || file("pids") {
+                true => Cgroup::V1 { cpu },
+                false => Cgroup::Absent,
+            }
+        }
+    }
+}
+
+/// Whether the run directory can be used. It is made if it is missing: `run` would do the same.
+fn run_dir() -> (String, Option<String>) {
+    let root = rundir::root();
+    let problem = rundir::prepare(&root).err();
+    (
+        root.display().to_string(),
+        problem.map(|problem| problem.why().to_owned()),
+    )
+}

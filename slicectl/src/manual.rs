@@ -1,0 +1,65 @@
+//! `slicectl completions` and `slicectl man`: made from the definition of the command line.
+
+use std::fs;
+use std::io::Write;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, CompletionsArgs, ManArgs};
+use crate::problem::{Failure, Problem};
+
+/// Prints a completion script.
+pub fn completions(args: &CompletionsArgs) -> Result<u8, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "slicectl", &mut script);
+    print_bytes(&script)
+}
+
+/// Prints the manual page, or writes all of them into a directory.
+pub fn man(args: &ManArgs) -> Result<u8, Failure> {
+    match &args.dir {
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut page)
+                .map_err(|error| Problem::new("man", error.to_string()))?;
+            print_bytes(&page)
+        }
+        Some(dir) => {
+            let what = format!("man --dir {}", dir.display());
+            fs::create_dir_all(dir)
+                .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
+                .map_err(|error| Problem::new(what, error.to_string()))?;
+            Ok(0)
+        }
+    }
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<u8, Failure> {
+    let mut stdout = std::io::stdout().lock();
+    // A pager that was closed early has seen enough.
+    let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_page_for_every_visible_command() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path().join("man1");
+        man(&ManArgs {
+            dir: Some(dir.clone()),
+        })
+        .expect("written");
+        for command in Cli::command()
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+        {
+            let page = dir.join(format!("slicectl-{}.1", command.get_name()));
+            assert!(page.is_file(), "{}", page.display());
+        }
+    }
+}

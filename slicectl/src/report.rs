@@ -1,0 +1,151 @@
+//! What is said on stderr: one line per message, and the story of a sliver's end.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use vmm::exit::{ExitKind, ExitRecord};
+
+use crate::backtrace::Frame;
+use crate::text::{columns, printable};
+use crate::units::{format_kib, format_micros};
+
+/// Prints a line to stderr, marked as ours. A closed stderr is nothing to die of.
+pub fn say(message: impl Display) {
+    let _ = writeln!(std::io::stderr(), "slicectl: {message}");
+}
+
+/// Prints text to stdout; whether that worked (a closed pipe is not an error worth a panic).
+pub fn print(text: impl Display) -> bool {
+    let mut stdout = std::io::stdout().lock();
+    write!(stdout, "{text}")
+        .and_then(|()| stdout.flush())
+        .is_ok()
+}
+
+/// The line about an end, if there is something to say: a guest that exits needs no comment.
+pub fn ending(record: &ExitRecord) -> Option<String> {
+    let message = printable(&record.exit.detail.message);
+    let told = match record.exit.kind {
+        ExitKind::Exited => return None,
+        ExitKind::Fault => message,
+        ExitKind::Stopped => prefixed("stopped", &message),
+        ExitKind::Timeout => prefixed("ended at its time limit", &message),
+        ExitKind::Error => prefixed("failed", &message),
+    };
+    Some(format!("{}: {told}", printable(&record.name)))
+}
+
+fn prefixed(what: &str, message: &str) -> String {
+    match message.is_empty() {
+        true => what.to_owned(),
+        false => format!("{what}: {message}"),
+    }
+}
+
+/// A backtrace, numbered as debuggers do, inlined functions on lines of their own.
+pub fn backtrace(frames: &[Frame]) -> String {
+    let mut out = String::new();
+    for (i, frame) in frames.iter().enumerate() {
+        let address = format!("{:#x}", frame.address);
+        if frame.calls.is_empty() {
+            out.push_str(&format!("  {i:>3}: {address}\n"));
+        }
+        for (depth, call) in frame.calls.iter().enumerate() {
+            let number = if depth == 0 {
+                format!("{i:>3}:")
+            } else {
+                "    ".to_owned()
+            };
+            let function = printable(call.function.as_deref().unwrap_or("?"));
+            let inlined = if depth + 1 < frame.calls.len() {
+                " (inlined)"
+            } else {
+                ""
+            };
+            out.push_str(&format!("  {number} {address} {function}{inlined}\n"));
+            if let Some(location) = &call.location {
+                out.push_str(&format!("             at {}\n", printable(location)));
+            }
+        }
+    }
+    out
+}
+
+/// The table that `--timing` prints.
+pub fn timing(record: &ExitRecord) -> String {
+    let time = &record.timing_us;
+    let row = |name: &str, value: String| vec![format!("  {name}"), value];
+    columns(&[
+        vec!["time since the start".to_owned(), String::new()],
+        row("monitor began", format_micros(time.spawn)),
+        row("vm created", format_micros(time.vm)),
+        row("image loaded", format_micros(time.load)),
+        row(
+            "first guest instruction",
+            format_micros(time.first_instruction),
+        ),
+        row("sliver ended", format_micros(time.total)),
+        vec!["processor time".to_owned(), String::new()],
+        row("guest", format_micros(record.cpu_us.guest)),
+        row("monitor", format_micros(record.cpu_us.monitor)),
+        vec!["memory".to_owned(), String::new()],
+        row("guest touched", format_kib(record.memory_kib.guest_touched)),
+        row("monitor (PSS)", format_kib(record.memory_kib.monitor_pss)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm::exit::{Exit, ExitRecord};
+
+    use super::*;
+    use crate::backtrace::Call;
+
+    fn record(exit: Exit) -> ExitRecord {
+        ExitRecord {
+            version: 1,
+            name: "hello-1".to_owned(),
+            slice: "local_hello".to_owned(),
+            exit,
+            timing_us: Default::default(),
+            cpu_us: Default::default(),
+            memory_kib: Default::default(),
+            ignored_accesses: 0,
+        }
+    }
+
+    #[test]
+    fn an_exit_needs_no_words_and_every_other_end_has_some() {
+        assert_eq!(ending(&record(Exit::exited(3))), None);
+        let told = |exit| ending(&record(exit)).expect("told");
+        assert_eq!(told(Exit::stopped("")), "hello-1: stopped");
+        assert_eq!(
+            told(Exit::timeout("after 1 s")),
+            "hello-1: ended at its time limit: after 1 s"
+        );
+        assert_eq!(told(Exit::error("no\nway")), r"hello-1: failed: no\nway");
+    }
+
+    #[test]
+    fn a_backtrace_shows_inlined_functions_and_bare_addresses() {
+        let call = |function: &str, location: &str| Call {
+            function: Some(function.to_owned()),
+            location: Some(location.to_owned()),
+        };
+        let frames = [
+            Frame {
+                address: 0x20_1000,
+                calls: vec![call("inner", "a.rs:1:2"), call("outer", "a.rs:9:1")],
+            },
+            Frame {
+                address: 0x20_2000,
+                calls: Vec::new(),
+            },
+        ];
+        assert_eq!(
+            backtrace(&frames),
+            "    0: 0x201000 inner (inlined)\n             at a.rs:1:2\n       \
+             0x201000 outer\n             at a.rs:9:1\n    1: 0x202000\n"
+        );
+    }
+}

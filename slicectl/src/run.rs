@@ -1,0 +1,245 @@
+//! `slicectl run`: an image, booted as a sliver in the foreground.
+//!
+//! All that can be wrong is found before anything is created. Then the monitor is started, tied
+//! to this process, watched until it ends, and its record turned into an exit code and a story.
+
+mod core_file;
+mod monitor;
+mod plan;
+mod watch;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use vmm::exit::{CpuTime, EXIT_RECORD_VERSION, Exit, ExitKind, ExitRecord, MemoryUse, Timing};
+use vmm::spec::SliverSpec;
+
+use crate::cli::RunArgs;
+use crate::gdb;
+use crate::images::Places;
+use crate::problem::{Failure, MONITOR, Problem, USAGE};
+use crate::report::{self, say};
+use crate::signals::EndSignals;
+use crate::units::format_duration;
+use crate::{backtrace, host, kvm, person, rundir};
+
+use core_file::CoreFile;
+use monitor::{Launch, Monitor};
+use plan::{Plan, Surroundings};
+use watch::{Cause, End, Watch};
+
+/// The status with which guest programs say that they panicked.
+const PANICKED: u8 = 101;
+
+/// Runs the command; the exit code.
+pub fn run(args: &RunArgs) -> u8 {
+    match Run::prepare(args).and_then(Run::go) {
+        Ok(record) => {
+            if args.json {
+                print_record(&record);
+            }
+            record.exit.status
+        }
+        Err(failure) => {
+            failure.report();
+            if args.json {
+                print_failure(&failure);
+            }
+            failure.status
+        }
+    }
+}
+
+/// Prints what `--json` promises for a run that never came to be.
+pub fn print_failure(failure: &Failure) {
+    let mut exit = Exit::error(failure.summary());
+    exit.status = failure.status;
+    print_record(&record_of("", "", exit));
+}
+
+/// A run that can begin.
+#[derive(Debug)]
+struct Run {
+    plan: Plan,
+    spec: SliverSpec,
+    monitor: PathBuf,
+    root: PathBuf,
+    core: Option<CoreFile>,
+    gdb: Option<TcpListener>,
+    timing: bool,
+    json: bool,
+}
+
+impl Run {
+    /// Checks flags, host and image, builds what is not up to date, and claims what can be taken
+    /// by others: all before the first trace of a sliver.
+    fn prepare(args: &RunArgs) -> Result<Self, Failure> {
+        let fatal = |problem: Problem| Failure::new(MONITOR, vec![problem]);
+        let user = person::user_name();
+        let around = Surroundings {
+            kvm: kvm::probe(),
+            memory: host::memory(),
+            contact: person::contact(&user),
+            user,
+            number: std::process::id(),
+        };
+        let plan = plan::check(args, &around)?;
+        let root = rundir::root();
+        rundir::check_socket_path(&root, &plan.name)
+            .map_err(|problem| Failure::new(USAGE, vec![problem]))?;
+        let places = Places::here();
+        let wanted = places.find(&args.image).map_err(fatal)?;
+        let gdb = plan.gdb.map(listen).transpose().map_err(fatal)?;
+        let monitor = places.monitor(!args.no_build).map_err(fatal)?;
+        let image = places.image(&wanted, !args.no_build).map_err(fatal)?;
+        let spec = plan.spec(&image)?;
+        rundir::prepare(&root).map_err(fatal)?;
+        rundir::sweep(&root);
+        let core = plan.core.as_deref().map(CoreFile::create).transpose();
+        let core = core.map_err(|error| {
+            fatal(Problem::new(
+                "--core",
+                format!("the file cannot be made: {error}"),
+            ))
+        })?;
+        Ok(Self {
+            plan,
+            spec,
+            monitor,
+            root,
+            core,
+            gdb,
+            timing: args.timing,
+            json: args.json,
+        })
+    }
+
+    /// Starts the sliver and waits for its end.
+    fn go(self) -> Result<ExitRecord, Failure> {
+        let lost = |what: &str, error: std::io::Error| {
+            let what = format!("{what} {}", self.monitor.display());
+            Failure::new(MONITOR, vec![Problem::new(what, error.to_string())])
+        };
+        let signals = EndSignals::catch().map_err(|error| lost("signals for", error))?;
+        let mut monitor = Monitor::start(&Launch {
+            program: &self.monitor,
+            spec: &self.spec.to_json(),
+            run_dir: &self.root,
+            core: self.core.as_ref().map(std::os::fd::AsFd::as_fd),
+            console_to_stderr: self.json,
+        })
+        .map_err(|error| lost("the monitor", error))?;
+
+        // Under a debugger time means nothing: the monitor counts the guest's own.
+        let limit = self.plan.time_limit.filter(|_| self.gdb.is_none());
+        let watch = Watch::new(&mut monitor, &signals, limit);
+        let mut server = None;
+        let image = self.spec.image();
+        let end = watch.until_end(|control| {
+            if let Some(listener) = &self.gdb {
+                match gdb::serve(listener, control, image, self.spec.vcpus()) {
+                    Ok(serving) => server = Some(serving),
+                    Err(problem) => say(problem),
+                }
+            }
+        });
+        let record = self.record(end);
+        if let Some(server) = server {
+            server.finish(record.exit.status);
+        }
+        self.tell(&record);
+        Ok(record)
+    }
+
+    /// The record of the end: the monitor's, or one made up for a monitor that left none.
+    fn record(&self, end: End) -> ExitRecord {
+        let exit = match end {
+            End::Recorded(record) => return *record,
+            End::Forced(Cause::TimeLimit(limit)) => Exit::timeout(format!(
+                "the monitor did not act on the limit of {}",
+                format_duration(limit)
+            )),
+            End::Forced(Cause::Signal(signal)) => {
+                Exit::stopped(format!("by {}", crate::signals::signal_name(signal)))
+            }
+            End::Forced(Cause::LostTie) | End::Died(None) => {
+                Exit::error("the monitor ended without a word")
+            }
+            End::Died(Some(status)) => Exit::error(format!(
+                "the monitor ended without a record: {}",
+                monitor::describe(status)
+            )),
+        };
+        record_of(self.spec.name(), self.spec.slice(), exit)
+    }
+
+    /// Says on stderr what there is to say about the end.
+    fn tell(self, record: &ExitRecord) {
+        if let Some(line) = report::ending(record) {
+            say(line);
+        }
+        let detail = &record.exit.detail;
+        let fault = record.exit.kind == ExitKind::Fault;
+        if fault || (record.exit.kind == ExitKind::Exited && record.exit.status == PANICKED) {
+            let frames = backtrace::symbolise(self.spec.image(), &detail.backtrace);
+            eprint!("{}", report::backtrace(&frames));
+        }
+        if let Some(core) = self.core.filter(|_| fault) {
+            tell_core(
+                core,
+                self.plan.core.as_deref().unwrap_or(Path::new("")),
+                self.spec.image(),
+            );
+        }
+        if self.timing {
+            eprint!("{}", report::timing(record));
+        }
+    }
+}
+
+fn tell_core(core: CoreFile, path: &Path, image: &Path) {
+    let (image, path) = (image.display(), path.display());
+    match core.keep() {
+        Ok(Some(_)) => say(format!("core written; open it with: gdb {image} {path}")),
+        Ok(None) => say(Problem::new(
+            format!("core {path}"),
+            "the monitor has written none",
+        )),
+        Err(error) => say(Problem::new(format!("core {path}"), error.to_string())),
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, Problem> {
+    if !address.ip().is_loopback() {
+        say(format!(
+            "--gdb: {address} can be reached from other machines, and whoever connects controls \
+             the sliver"
+        ));
+    }
+    TcpListener::bind(address).map_err(|error| {
+        Problem::new("--gdb", format!("cannot listen on {address}: {error}"))
+            .mend("choose another port, or :0 for any")
+    })
+}
+
+fn record_of(name: &str, slice: &str, exit: Exit) -> ExitRecord {
+    ExitRecord {
+        version: EXIT_RECORD_VERSION,
+        name: name.to_owned(),
+        slice: slice.to_owned(),
+        exit,
+        timing_us: Timing::default(),
+        cpu_us: CpuTime::default(),
+        memory_kib: MemoryUse::default(),
+        ignored_accesses: 0,
+    }
+}
+
+fn print_record(record: &ExitRecord) {
+    match serde_json::to_string(record) {
+        Ok(json) => {
+            report::print(format_args!("{json}\n"));
+        }
+        Err(error) => say(format!("the record cannot be printed: {error}")),
+    }
+}

@@ -1,0 +1,210 @@
+//! Checks everything about a run before anything is created, and reports all that is wrong.
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+use vmm::spec::SliverSpec;
+
+use crate::cli::RunArgs;
+use crate::gdb;
+use crate::host::Memory;
+use crate::kvm::KvmFacts;
+use crate::problem::{Failure, MONITOR, Problem, USAGE};
+use crate::units::{format_kib, parse_duration, parse_size};
+
+/// What is known of the host and the user before the run.
+#[derive(Debug, Clone)]
+pub(super) struct Surroundings {
+    /// What `/dev/kvm` offers, or the error number of opening it.
+    pub(super) kvm: Result<KvmFacts, i32>,
+    /// The host's memory.
+    pub(super) memory: Option<Memory>,
+    /// The user's name.
+    pub(super) user: String,
+    /// How to reach the user.
+    pub(super) contact: String,
+    /// A number that makes the sliver's name unique.
+    pub(super) number: u32,
+}
+
+/// A run whose flags are right and whose host can do it.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    document: serde_json::Value,
+    /// Name of the sliver.
+    pub(super) name: String,
+    /// The limit on its time, if there is one.
+    pub(super) time_limit: Option<Duration>,
+    /// Where to wait for gdb.
+    pub(super) gdb: Option<SocketAddr>,
+    /// Where to put a core file.
+    pub(super) core: Option<PathBuf>,
+}
+
+impl Plan {
+    /// The spec, with the image that was found.
+    pub(super) fn spec(&self, image: &std::path::Path) -> Result<SliverSpec, Failure> {
+        let mut document = self.document.clone();
+        document["image"] = json!(image.to_str().ok_or_else(|| {
+            let problem = Problem::new(
+                format!("image {}", image.display()),
+                "its path is not UTF-8",
+            );
+            Failure::new(MONITOR, vec![problem])
+        })?);
+        parse(&document).map_err(|problems| Failure::new(USAGE, problems))
+    }
+}
+
+/// Checks flags first, all of them, then the host.
+pub(super) fn check(args: &RunArgs, around: &Surroundings) -> Result<Plan, Failure> {
+    let mut problems = Vec::new();
+    let mut fail = |flag: &str, why: String| problems.push(Problem::new(flag, why));
+
+    let bytes = parse_size(&args.mem).and_then(|bytes| match bytes % (1 << 20) {
+        0 => Ok(bytes),
+        _ => Err(format!("{:?} is not a whole number of MiB", args.mem)),
+    });
+    let memory_mib = bytes
+        .map_err(|why| fail("--mem", why))
+        .map_or(1, |bytes| bytes >> 20);
+    let vcpus = parse_count(&args.vcpus)
+        .map_err(|why| fail("--vcpus", why))
+        .unwrap_or(1);
+    let time_limit = args.time_limit.as_deref().map(parse_duration).transpose();
+    let time_limit = time_limit.map_err(|why| fail("--for", why)).ok().flatten();
+    let mut words = match args.cmdline.as_deref().map(shlex::split) {
+        None => Vec::new(),
+        Some(Some(words)) => words,
+        Some(None) => {
+            fail(
+                "--cmdline",
+                "has a quotation mark or backslash without its end".to_owned(),
+            );
+            Vec::new()
+        }
+    };
+    words.extend(args.args.iter().cloned());
+    let gdb = args.gdb.as_deref().map(gdb::parse_address).transpose();
+    let gdb = gdb.map_err(|why| fail("--gdb", why)).ok().flatten();
+    if let Some(why) = args.core.as_deref().and_then(super::core_file::objection) {
+        fail("--core", why);
+    }
+
+    let stem = image_stem(&args.image);
+    let name = args
+        .name
+        .clone()
+        .unwrap_or_else(|| sliver_name(&stem, around.number));
+    let mut document = json!({
+        "version": vmm::spec::SPEC_VERSION,
+        "name": name,
+        "slice": args.slice.clone().unwrap_or_else(|| slice_name(&stem)),
+        "owner": args.owner.as_deref().unwrap_or(&around.user),
+        "contact": args.contact.as_deref().unwrap_or(&around.contact),
+        "image": args.image,
+        "memory_mib": memory_mib,
+        "vcpus": vcpus,
+        "args": words,
+        "start_paused": args.gdb.is_some(),
+    });
+    if let Some(limit) = time_limit {
+        document["time_limit_ms"] = json!(limit.as_millis() as u64);
+    }
+    problems.extend(parse(&document).err().unwrap_or_default());
+    problems.extend(beyond_host(memory_mib, vcpus, around));
+    if !problems.is_empty() {
+        return Err(Failure::new(USAGE, problems));
+    }
+    crate::kvm::verdict(&around.kvm, &around.user)
+        .map_err(|problem| Failure::new(MONITOR, vec![problem]))?;
+    Ok(Plan {
+        document,
+        name,
+        time_limit,
+        gdb,
+        core: args.core.clone(),
+    })
+}
+
+/// What is asked for and allowed, but more than this host has.
+fn beyond_host(memory_mib: u64, vcpus: u64, around: &Surroundings) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(memory) = around.memory
+        && memory_mib.saturating_mul(1024) > memory.available_kib
+    {
+        let why = format!(
+            "{} are wanted, this host has {} available",
+            format_kib(memory_mib.saturating_mul(1024)),
+            format_kib(memory.available_kib)
+        );
+        problems.push(Problem::new("--mem", why).mend("ask for less, or end something"));
+    }
+    if let Ok(kvm) = &around.kvm
+        && vcpus > kvm.max_vcpus as u64
+    {
+        let why = format!("is {vcpus}, this host's KVM allows {}", kvm.max_vcpus);
+        problems.push(Problem::new("--vcpus", why));
+    }
+    problems
+}
+
+/// Has the spec checked by its own rules, and names the flags instead of the fields.
+fn parse(document: &serde_json::Value) -> Result<SliverSpec, Vec<Problem>> {
+    SliverSpec::parse(document.to_string().as_bytes()).map_err(|error| {
+        let problem = |mistake: &vmm::spec::Mistake| {
+            let flag = match mistake.field.as_str() {
+                "name" => "--name",
+                "slice" => "--slice",
+                "owner" => "--owner",
+                "contact" => "--contact",
+                "memory_mib" => "--mem (MiB)",
+                "vcpus" => "--vcpus",
+                "time_limit_ms" => "--for (ms)",
+                "args" => "arguments of the guest",
+                other => other,
+            };
+            Problem::new(flag, &mistake.problem)
+        };
+        error.mistakes().iter().map(problem).collect()
+    })
+}
+
+fn parse_count(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a whole number"))
+}
+
+/// The last part of an image's name without its extension.
+fn image_stem(image: &str) -> String {
+    let stem = std::path::Path::new(image).file_stem();
+    stem.map(|stem| stem.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// A sliver's name from an image's: its characters that a name may have, and a number.
+fn sliver_name(stem: &str, number: u32) -> String {
+    let kept = kept(stem, 40, |c| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+    });
+    let kept = kept.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    format!("{}-{number}", if kept.is_empty() { "sliver" } else { kept })
+}
+
+/// A slice's name from an image's.
+fn slice_name(stem: &str) -> String {
+    let kept = kept(stem, 40, |c| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_')
+    });
+    format!("local_{}", if kept.is_empty() { "image" } else { &kept })
+}
+
+fn kept(text: &str, max: usize, allowed: impl Fn(char) -> bool) -> String {
+    let replaced = text.chars().map(|c| if allowed(c) { c } else { '_' });
+    replaced.take(max).collect()
+}

@@ -1,0 +1,216 @@
+//! `ps`, `status`, `pause`, `resume` and `stop`: running slivers, through their control sockets.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use vmm::control::proto::{Op, State, Status};
+use vmm::spec::SliverName;
+
+use crate::cli::{JsonArgs, NameArgs, StatusArgs};
+use crate::client::{Client, ClientError};
+use crate::problem::{Failure, Problem};
+use crate::report::{print, say};
+use crate::rundir;
+use crate::text::{columns, printable};
+use crate::units::{format_age, format_kib, format_micros};
+
+/// How long `stop` waits for the end.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Lists all slivers. One that does not answer is mentioned on stderr.
+pub fn ps(args: &JsonArgs) -> Result<u8, Failure> {
+    let root = rundir::root();
+    let names = rundir::slivers(&root).map_err(|error| {
+        Problem::new(
+            format!("run directory {}", root.display()),
+            error.to_string(),
+        )
+    })?;
+    let mut found = Vec::new();
+    for name in names {
+        match Client::connect(&rundir::socket_path(&root, &name)).and_then(|mut c| c.status()) {
+            Ok(status) => found.push(status),
+            // Nobody listens there any more, or it went away just now.
+            Err(ClientError::Closed) => {}
+            Err(ClientError::Io(error)) if gone(&error) => {}
+            Err(error) => say(format!("{name}: {error}")),
+        }
+    }
+    if args.json {
+        print_json(&found)?;
+    } else {
+        print(table(&found));
+    }
+    Ok(0)
+}
+
+/// Tells how one sliver does.
+pub fn status(args: &StatusArgs) -> Result<u8, Failure> {
+    let status = find(&args.name)?
+        .status()
+        .map_err(|error| failed(&args.name, &error))?;
+    if args.json {
+        print_json(&status)?;
+    } else {
+        print(describe(&status));
+    }
+    Ok(0)
+}
+
+/// Stops its vCPUs.
+pub fn pause(args: &NameArgs) -> Result<u8, Failure> {
+    order(&args.name, Op::Pause)
+}
+
+/// Lets them go on.
+pub fn resume(args: &NameArgs) -> Result<u8, Failure> {
+    order(&args.name, Op::Resume)
+}
+
+/// Ends a sliver and waits for it.
+pub fn stop(args: &NameArgs) -> Result<u8, Failure> {
+    let mut client = find(&args.name)?;
+    let reason = format!("stopped by {}", crate::person::user_name());
+    match client.order(Op::Stop { reason }) {
+        // It may be gone before it has answered.
+        Ok(()) | Err(ClientError::Closed) => {}
+        Err(error) => return Err(failed(&args.name, &error).into()),
+    }
+    if client.closes_within(STOP_PATIENCE) {
+        return Ok(0);
+    }
+    let seconds = STOP_PATIENCE.as_secs();
+    Err(Problem::new(
+        &args.name,
+        format!("is told to stop, but still there after {seconds} s"),
+    )
+    .mend("see its pid with slicectl ps")
+    .into())
+}
+
+fn order(name: &str, op: Op) -> Result<u8, Failure> {
+    find(name)?
+        .order(op)
+        .map_err(|error| failed(name, &error))?;
+    Ok(0)
+}
+
+fn find(name: &str) -> Result<Client, Problem> {
+    SliverName::parse(name).map_err(|why| Problem::new("NAME", why))?;
+    let root = rundir::root();
+    match Client::connect(&rundir::socket_path(&root, name)) {
+        Ok(client) => Ok(client),
+        Err(ClientError::Io(error)) if gone(&error) => {
+            let names = rundir::slivers(&root).unwrap_or_default();
+            let problem = Problem::new(name, format!("no such sliver runs in {}", root.display()));
+            Err(match names.is_empty() {
+                true => problem.mend("none runs there"),
+                false => problem.mend(format!("there are: {}", names.join(", "))),
+            })
+        }
+        Err(error) => Err(failed(name, &error)),
+    }
+}
+
+/// Whether a connection failed because nobody is at the other end.
+fn gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    matches!(error.kind(), NotFound | ConnectionRefused)
+}
+
+fn failed(name: &str, error: &ClientError) -> Problem {
+    Problem::new(name, error.to_string())
+}
+
+fn print_json<T: Serialize>(value: &T) -> Result<(), Problem> {
+    let json = serde_json::to_string_pretty(value)
+        .map_err(|error| Problem::new("JSON", error.to_string()))?;
+    print(format_args!("{json}\n"));
+    Ok(())
+}
+
+fn state(status: &Status) -> &'static str {
+    match status.state {
+        State::Running => "running",
+        State::Paused => "paused",
+        State::Ended => "ended",
+    }
+}
+
+fn table(found: &[Status]) -> String {
+    let head = [
+        "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY", "VCPUS", "SLICE", "OWNER",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(found.iter().map(|status| {
+        vec![
+            printable(&status.name),
+            state(status).to_owned(),
+            status.pid.to_string(),
+            format_age(Duration::from_millis(status.uptime_ms)),
+            format_micros(status.cpu_us.guest.saturating_add(status.cpu_us.monitor)),
+            format_kib(status.memory_kib),
+            status.vcpus.to_string(),
+            printable(&status.slice),
+            printable(&status.owner),
+        ]
+    }));
+    columns(&rows)
+}
+
+fn describe(status: &Status) -> String {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    columns(&[
+        row("name", printable(&status.name)),
+        row("slice", printable(&status.slice)),
+        row("owner", printable(&status.owner)),
+        row("contact", printable(&status.contact)),
+        row("image", printable(&status.image)),
+        row("state", state(status).to_owned()),
+        row("pid", status.pid.to_string()),
+        row(
+            "uptime",
+            format_age(Duration::from_millis(status.uptime_ms)),
+        ),
+        row("memory", format_kib(status.memory_kib)),
+        row("vcpus", status.vcpus.to_string()),
+        row("cpu guest", format_micros(status.cpu_us.guest)),
+        row("cpu monitor", format_micros(status.cpu_us.monitor)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_line_per_sliver_and_escapes_what_they_say_of_themselves() {
+        let status = Status {
+            name: "hello-1".to_owned(),
+            slice: "local_hello".to_owned(),
+            owner: "Ada\x1b[2J".to_owned(),
+            contact: "ada@host".to_owned(),
+            image: "/i".to_owned(),
+            pid: 7,
+            state: State::Paused,
+            uptime_ms: 61_000,
+            memory_kib: 65_536,
+            vcpus: 2,
+            cpu_us: Default::default(),
+        };
+        let table = table(std::slice::from_ref(&status));
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].starts_with("NAME     STATE"), "{table}");
+        assert!(
+            lines[1].contains("paused") && lines[1].contains("1m 1s"),
+            "{table}"
+        );
+        assert!(!describe(&status).contains('\x1b'));
+    }
+
+    #[test]
+    fn a_name_that_could_be_a_path_is_refused() {
+        assert!(find("../../etc").is_err());
+    }
+}
