@@ -251,3 +251,19 @@ impl fmt::Display for Fault {
         )
     }
 }
+
+impl ExitRecord {
+    /// The record of a sliver that never ran.
+    pub fn of_error(name: &str, slice: &str, message: impl Into<String>) -> Self {
+        Self {
+            version: EXIT_RECORD_VERSION,
+            name: name.to_owned(),
+            slice: slice.to_owned(),
+            exit: Exit::error(message),
+            timing_us: Timing::default(),
+            cpu_us: CpuTime::default(),
+            memory_kib: MemoryUse::default(),
+            ignored_accesses: 0,
+        }
+    }
+}

@@ -1,11 +1,23 @@
 //! The isolation kernel: everything that one sliver's monitor process does.
+//!
+//! [`sliver::run`] is the whole story: spec -> image -> memory -> vCPU -> run loop -> exit record.
 
+pub mod backtrace;
 pub mod boot;
+pub mod clock;
+pub mod control;
+pub mod core;
+pub mod devices;
+pub mod doze;
 pub mod exit;
+pub mod inherited;
 pub mod kvm;
+pub mod lifecycle;
+pub mod machine;
+mod memory_access;
+mod run;
+pub mod sched;
+mod signals;
+pub mod sliver;
 pub mod spec;
-
-/// Steering a running sliver.
-pub mod control {
-    pub mod proto;
-}
+pub mod stopwatch;

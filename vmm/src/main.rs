@@ -1,1 +1,137 @@
-fn main() {}
+//! `slicevmm`: the monitor of one sliver. People run `slicectl`, which runs this.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+use vmm::control::proto::{Notice, write_frame};
+use vmm::exit::ExitRecord;
+use vmm::inherited;
+use vmm::sliver::{self, Resources};
+use vmm::spec::{MAX_SPEC_BYTES, SliverSpec};
+use vmm::stopwatch::Stopwatch;
+
+const HELP: &str = "\
+Runs one sliver, until it ends.
+
+Usage: slicevmm --spec FILE --run-dir DIR [OPTIONS]
+
+  --spec FILE        what the sliver is made of (JSON; /dev/fd/N for a descriptor)
+  --run-dir DIR      directory of all slivers; this one gets DIR/NAME with its control socket
+  --tie FD           inherited socket of who runs it in the foreground: its end ends the sliver
+  --core-fd FD       inherited file for a core, should the sliver fault
+  --spawned-at NS    CLOCK_MONOTONIC when the parent began, for the timing in the exit record
+  --help, --version
+
+The guest's console is this process's standard output. The exit code is the guest's status,
+139 after a fault, 143 if stopped, 124 if its time was up, 125 for errors of the monitor and
+2 for a wrong command line.
+";
+
+/// Exit code for a wrong command line.
+const USAGE: u8 = 2;
+
+struct Options {
+    spec: PathBuf,
+    run_dir: PathBuf,
+    tie: Option<OwnedFd>,
+    core: Option<OwnedFd>,
+    spawned_at: Option<u64>,
+}
+
+enum Command {
+    Run(Options),
+    Print(String),
+}
+
+fn main() -> ExitCode {
+    let options = match parse(std::env::args_os().skip(1)) {
+        Ok(Command::Run(options)) => options,
+        Ok(Command::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("slicevmm: {error}; see slicevmm --help");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let watch = Stopwatch::start(options.spawned_at);
+    let tie = options.tie.map(UnixStream::from);
+    let record = match read_spec(&options.spec) {
+        Ok(spec) => match io::stdout().as_fd().try_clone_to_owned() {
+            Ok(console) => {
+                let resources = Resources {
+                    run_dir: options.run_dir,
+                    tie,
+                    core: options.core.map(File::from),
+                    console: console.into(),
+                };
+                sliver::run(&spec, resources, watch)
+            }
+            Err(error) => refuse(tie, format!("cannot use standard output: {error}")),
+        },
+        Err(problem) => refuse(tie, problem),
+    };
+    if record.exit.status == 125 && record.exit.kind == vmm::exit::ExitKind::Error {
+        eprintln!("slicevmm: {}", record.exit.detail.message);
+    }
+    ExitCode::from(record.exit.status)
+}
+
+/// The record of a sliver whose spec could not even be read, told to whoever waits for it.
+fn refuse(tie: Option<UnixStream>, problem: String) -> ExitRecord {
+    let record = ExitRecord::of_error("", "", problem);
+    if let Some(tie) = tie {
+        let _ = write_frame(&tie, &Notice::Ended(Box::new(record.clone())));
+    }
+    record
+}
+
+fn read_spec(path: &Path) -> Result<SliverSpec, String> {
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_SPEC_BYTES as u64 + 1).read_to_end(&mut text))
+        .map_err(|error| format!("cannot read spec {}: {error}", path.display()))?;
+    SliverSpec::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let (mut spec, mut run_dir, mut tie, mut core, mut spawned_at) = (None, None, None, None, None);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("spec") => spec = Some(PathBuf::from(parser.value()?)),
+            Long("run-dir") => run_dir = Some(PathBuf::from(parser.value()?)),
+            Long("tie") => tie = Some(take_descriptor("--tie", &parser.value()?)?),
+            Long("core-fd") => core = Some(take_descriptor("--core-fd", &parser.value()?)?),
+            Long("spawned-at") => spawned_at = Some(parser.value()?.parse()?),
+            Long("help") | Short('h') => return Ok(Command::Print(HELP.to_owned())),
+            Long("version") => {
+                return Ok(Command::Print(format!(
+                    "slicevmm {}\n",
+                    env!("CARGO_PKG_VERSION")
+                )));
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Command::Run(Options {
+        spec: spec.ok_or("--spec is missing")?,
+        run_dir: run_dir.ok_or("--run-dir is missing")?,
+        tie,
+        core,
+        spawned_at,
+    }))
+}
+
+fn take_descriptor(option: &str, value: &OsString) -> Result<OwnedFd, lexopt::Error> {
+    let number = value.to_str().and_then(|text| text.parse().ok());
+    let number = number.ok_or_else(|| format!("{option}: {value:?} is not a descriptor"))?;
+    inherited::take(number).map_err(|problem| format!("{option}: {problem}").into())
+}

@@ -12,7 +12,11 @@ use kvm_ioctls::VcpuFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
-ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
+mod number {
+    #![allow(missing_docs, reason = "the macro gives no place for a comment")]
+    use super::{KVMIO, ioctl_iow_nr, kvm_device_attr};
+    ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
+}
 
 /// The host's counter.
 pub fn host_tsc() -> u64 {
@@ -31,7 +35,7 @@ pub fn share_host_tsc(vcpu: &VcpuFd) -> io::Result<()> {
     };
     // SAFETY: the descriptor is a vCPU's, `attr` outlives the call, and for this attribute the
     // kernel reads eight bytes at `addr`, where `offset` lives.
-    let result = unsafe { ioctl_with_ref(vcpu, KVM_SET_DEVICE_ATTR(), &attr) };
+    let result = unsafe { ioctl_with_ref(vcpu, number::KVM_SET_DEVICE_ATTR(), &attr) };
     if result == 0 {
         Ok(())
     } else {

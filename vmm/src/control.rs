@@ -1,0 +1,6 @@
+//! Steering a running sliver: the protocol, and the monitor's side of it.
+
+pub mod bell;
+pub mod endpoint;
+pub mod proto;
+pub mod server;

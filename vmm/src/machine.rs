@@ -1,0 +1,365 @@
+//! A sliver's machine: its VM, devices, clocks and vCPUs, and what the guest's accesses do to them.
+//!
+//! Shared by the vCPU threads and the control thread. vCPU 0 runs on the thread that calls
+//! [`Machine::run`]; the others get a thread each when the guest first wakes them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use slice_abi::control;
+use slice_abi::vcpu::VcpuBlock;
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::backtrace;
+use crate::boot::image::Image;
+use crate::boot::slice::layout::{Layout, low};
+use crate::boot::slice::load;
+use crate::clock::{HostTime, SliverClock};
+use crate::control::bell::Bell;
+use crate::control::proto::StopReason;
+use crate::devices::bus::Bus;
+use crate::devices::output::Patience;
+use crate::doze::Doze;
+use crate::exit::{Exit, Registers};
+use crate::kvm::cpuid::Processor;
+use crate::kvm::tsc::host_tsc;
+use crate::kvm::vcpu::{Kick, Vcpu};
+use crate::kvm::vm::{KvmError, Vm};
+use crate::lifecycle::Lifecycle;
+use crate::sched::account::GuestAccount;
+
+/// The record is brought up to date when a vCPU has idled and it is older than this.
+const CLOCK_AGE_NS: u64 = 1_000_000_000;
+
+/// What one vCPU has outside its thread.
+#[derive(Debug, Default)]
+pub(crate) struct VcpuSlot {
+    pub(crate) doze: Doze,
+    pub(crate) kick: OnceLock<Kick>,
+    pub(crate) account: GuestAccount,
+    /// Registers when it left the guest for good.
+    pub(crate) last_registers: OnceLock<Registers>,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Machine {
+    vm: Vm,
+    image: Image,
+    layout: Layout,
+    processor: Processor,
+    bus: Bus,
+    clock: Mutex<SliverClock>,
+    paused_tsc: AtomicU64,
+    /// Where a sliver's life is decided.
+    pub lifecycle: Lifecycle,
+    /// Wakes the control thread.
+    pub bell: Bell,
+    pub(crate) slots: Vec<VcpuSlot>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    entered_tsc: AtomicU64,
+}
+
+/// The parts of a machine, made by [`crate::sliver`].
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) vm: Vm,
+    pub(crate) image: Image,
+    pub(crate) layout: Layout,
+    pub(crate) processor: Processor,
+    pub(crate) bus: Bus,
+    pub(crate) bell: Bell,
+    pub(crate) start_paused: bool,
+}
+
+impl Machine {
+    /// Puts a machine together.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            vm,
+            image,
+            layout,
+            processor,
+            bus,
+            bell,
+            start_paused,
+        } = parts;
+        Self {
+            lifecycle: Lifecycle::new(layout.vcpus(), start_paused),
+            slots: (0..layout.vcpus()).map(|_| VcpuSlot::default()).collect(),
+            paused_tsc: AtomicU64::new(host_tsc()),
+            vm,
+            image,
+            layout,
+            processor,
+            bus,
+            clock: Mutex::new(SliverClock::start(host_time(), 1)),
+            bell,
+            threads: Mutex::default(),
+            entered_tsc: AtomicU64::new(0),
+        }
+    }
+
+    /// Starts the sliver's clocks, now that the rate of the counter is known.
+    pub(crate) fn start_clock(&self, tsc_khz: u32) {
+        let mut clock = self.clock();
+        *clock = SliverClock::start(host_time(), tsc_khz);
+        self.vm.system().clock().publish(clock.reading());
+    }
+
+    /// Runs vCPU 0 on this thread until the sliver has ended and every other vCPU with it.
+    pub fn run(self: &Arc<Self>, vcpu: Vcpu) {
+        self.lifecycle.start_vcpu(vcpu.index());
+        crate::run::run_vcpu(self, vcpu);
+        loop {
+            let Some(thread) = self.threads().pop() else {
+                break;
+            };
+            // A panic has been reported by the thread's guard.
+            let _ = thread.join();
+        }
+    }
+
+    /// Makes vCPU `index` ready to enter the image.
+    pub(crate) fn make_vcpu(&self, index: usize) -> Result<Vcpu, KvmError> {
+        let entry = load::prepare_vcpu(index, &self.image, &self.layout, self.vm.ram()).map_err(
+            |source| KvmError::Call {
+                call: "writing the vCPU block",
+                source,
+            },
+        )?;
+        Vcpu::new(&self.vm, &self.processor, index, &entry)
+    }
+
+    /// Ends the sliver.
+    pub fn end(&self, exit: Exit) {
+        self.lifecycle.end(exit);
+        self.kick_all();
+        self.bell.ring();
+    }
+
+    /// Pauses it; the vCPUs stand still a little later, and the bell rings when each does.
+    pub fn pause(&self) {
+        self.lifecycle.pause(StopReason::Paused);
+        self.kick_all();
+    }
+
+    /// Notes the moment from which the sliver's clock stands still.
+    pub(crate) fn note_paused(&self) {
+        self.paused_tsc.store(host_tsc(), Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// Lets it go on, its monotonic clock where it stood.
+    pub fn resume(&self) {
+        let mut clock = self.clock();
+        clock.resume(self.paused_tsc.load(Ordering::Relaxed), host_time());
+        self.vm.system().clock().publish(clock.reading());
+        drop(clock);
+        self.lifecycle.resume();
+    }
+
+    /// Gets every vCPU out of the guest and out of its sleep.
+    pub fn kick_all(&self) {
+        for slot in &self.slots {
+            if let Some(kick) = slot.kick.get() {
+                kick.kick();
+            }
+            slot.doze.wake();
+        }
+    }
+
+    /// Nanoseconds that all vCPUs have spent in the guest.
+    pub fn guest_ns(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.account.guest_ns()).sum()
+    }
+
+    /// The guest's memory and where things lie in it.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// Where things lie.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The image it runs.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Its devices.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Counter value of the guest's first instruction: as the guest noted it, if that can be,
+    /// or else when vCPU 0 was entered; 0 if it never was.
+    pub fn first_instruction_tsc(&self) -> u64 {
+        let entered = self.entered_tsc.load(Ordering::Relaxed);
+        let block = load::vcpu_block(&self.layout, 0);
+        let at = block.this + std::mem::offset_of!(VcpuBlock, entry_tsc) as u64;
+        let noted = self.read_word(at).unwrap_or(0);
+        if entered != 0 && (entered..host_tsc()).contains(&noted) {
+            noted
+        } else {
+            entered
+        }
+    }
+
+    pub(crate) fn note_entry(&self) {
+        let _ =
+            self.entered_tsc
+                .compare_exchange(0, host_tsc(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Return addresses of vCPU `index`, from its registers.
+    pub(crate) fn backtrace(&self, index: usize, registers: &Registers) -> Vec<u64> {
+        let stack = self.layout.stack(index);
+        let read = |at| self.read_word(at);
+        backtrace::walk(
+            registers.rip,
+            registers.rbp,
+            (stack.start, stack.end()),
+            read,
+        )
+    }
+
+    fn read_word(&self, address: u64) -> Option<u64> {
+        self.vm.ram().read_obj(GuestAddress(address)).ok()
+    }
+
+    /// A write to the control window, except `EXIT`. `index` is the vCPU that writes.
+    pub(crate) fn write_control(self: &Arc<Self>, index: usize, register: u64, value: u64) {
+        match register {
+            control::IDLE => self.idle(index, value),
+            control::YIELD => std::thread::yield_now(),
+            control::WAKE => self.wake(value),
+            _ => self.bus.ignore(),
+        }
+    }
+
+    /// Sleeps until woken or until the sliver's monotonic clock shows `deadline` (0: no limit).
+    fn idle(&self, index: usize, deadline: u64) {
+        let limit = (deadline != 0).then(|| {
+            let now = self.clock().monotonic_ns(host_tsc());
+            Duration::from_nanos(deadline.saturating_sub(now))
+        });
+        self.slots[index].doze.sleep(limit);
+        let mut clock = self.clock();
+        if clock.age_ns(host_tsc()) > CLOCK_AGE_NS {
+            clock.follow(host_time());
+            self.vm.system().clock().publish(clock.reading());
+        }
+    }
+
+    fn wake(self: &Arc<Self>, target: u64) {
+        let target = match usize::try_from(target) {
+            Ok(index) if index < self.slots.len() => index,
+            _ => return self.bus.ignore(),
+        };
+        if self.lifecycle.is_absent(target) && self.lifecycle.start_vcpu(target) {
+            self.start_thread(target);
+        } else {
+            self.slots[target].doze.wake();
+        }
+    }
+
+    fn start_thread(self: &Arc<Self>, index: usize) {
+        let machine = Arc::clone(self);
+        let spawned = std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .spawn(move || {
+                let _guard = EndGuard::new(&machine);
+                match machine.make_vcpu(index) {
+                    Ok(vcpu) => crate::run::run_vcpu(&machine, vcpu),
+                    Err(error) => {
+                        machine.end(Exit::error(format!("cannot start vCPU {index}: {error}")))
+                    }
+                }
+            });
+        match spawned {
+            Ok(thread) => self.threads().push(thread),
+            Err(error) => {
+                self.end(Exit::error(format!(
+                    "cannot start a thread for vCPU {index}: {error}"
+                )));
+            }
+        }
+    }
+
+    /// Wakes every idle vCPU, because a used ring moved.
+    pub(crate) fn used_ring_moved(&self) {
+        for slot in &self.slots {
+            slot.doze.wake();
+        }
+    }
+
+    fn clock(&self) -> std::sync::MutexGuard<'_, SliverClock> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the sliver when a vCPU's thread ends for whatever reason, a panic among them.
+#[derive(Debug)]
+pub(crate) struct EndGuard(Arc<Machine>);
+
+impl EndGuard {
+    pub(crate) fn new(machine: &Arc<Machine>) -> Self {
+        Self(Arc::clone(machine))
+    }
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        // The first end counts: this one only if the thread did not get as far as another.
+        self.0
+            .end(Exit::error("a vCPU thread of the monitor panicked"));
+    }
+}
+
+/// Whether an address lies in the control window, and at which register.
+pub(crate) fn control_register(address: u64) -> Option<u64> {
+    address
+        .checked_sub(low::CONTROL)
+        .filter(|offset| *offset < control::CONTROL_WINDOW_SIZE)
+}
+
+/// The host's clocks now.
+pub fn host_time() -> HostTime {
+    let nanos = |id| {
+        let time = clock_gettime(id);
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    };
+    HostTime {
+        tsc: host_tsc(),
+        monotonic_ns: nanos(ClockId::Monotonic),
+        realtime_ns: nanos(ClockId::Realtime),
+    }
+}
+
+/// Lets a vCPU wait for room for its own output: while it does, it counts as standing still.
+#[derive(Debug)]
+pub(crate) struct WaitForOutput<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) index: usize,
+}
+
+impl Patience for WaitForOutput<'_> {
+    fn go_on(&mut self) -> bool {
+        !self.machine.lifecycle.has_ended()
+    }
+
+    fn waits(&mut self, waits: bool) {
+        self.machine.lifecycle.set_waiting(self.index, waits);
+        self.machine.bell.ring();
+    }
+}

@@ -1,0 +1,3 @@
+//! Processor time: who used it.
+
+pub mod account;
