@@ -32,6 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Sliver {
     spec: Value,
     tied: bool,
+    clogged: bool,
     place: Option<Arc<TempDir>>,
 }
 
@@ -73,6 +74,7 @@ impl Sliver {
                 "image": image.as_ref(),
             }),
             tied: true,
+            clogged: false,
             place: None,
         }
     }
@@ -113,6 +115,12 @@ impl Sliver {
         self
     }
 
+    /// With its console in a pipe that nobody reads.
+    pub fn clogged(mut self) -> Self {
+        self.clogged = true;
+        self
+    }
+
     /// In the same run directory as others.
     pub fn in_place(mut self, place: &Arc<TempDir>) -> Self {
         self.place = Some(Arc::clone(place));
@@ -141,6 +149,9 @@ impl Sliver {
             .stdin(Stdio::null())
             .stdout(file("console"))
             .stderr(file("errors"));
+        if self.clogged {
+            command.stdout(Stdio::piped());
+        }
         let tie = self.tied.then(|| {
             // As standard input the tie is inherited by this child alone, whatever other threads
             // of the test process start meanwhile.

@@ -11,6 +11,7 @@ use integration::needs_kvm;
 use integration::sliver::Sliver;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
 use vmm::boot::image::Image;
 use vmm::boot::slice::examine;
@@ -155,23 +156,21 @@ proptest! {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
+#[test]
+fn the_monitor_brings_every_damaged_image_to_an_end() {
+    needs_kvm!();
+    let config = ProptestConfig {
         cases: 60,
         failure_persistence: None,
         ..ProptestConfig::default()
-    })]
-
-    #[test]
-    fn the_monitor_brings_every_damaged_image_to_an_end(
-        damages in prop::collection::vec(damage(), 1..4),
-        hello in any::<bool>(),
-    ) {
-        if integration::kvm_or_left_out() {
-            let whole = if hello { &HELLO } else { &RIGHT };
-            run_to_some_end(&damaged(whole, &damages));
-        }
-    }
+    };
+    let images = (prop::collection::vec(damage(), 1..4), any::<bool>());
+    let verdict = TestRunner::new(config).run(&images, |(damages, hello)| {
+        let whole = if hello { &HELLO } else { &RIGHT };
+        run_to_some_end(&damaged(whole, &damages));
+        Ok(())
+    });
+    assert!(verdict.is_ok(), "{verdict:?}");
 }
 
 /// Runs a file as an image: refused with a reason, or run to an end that the guest made.
@@ -199,7 +198,6 @@ fn path_str(path: &Path) -> &str {
 
 #[test]
 fn the_undamaged_files_are_accepted() {
-    needs_kvm!();
     for file in [&*HELLO, &*RIGHT] {
         let examination = examine(file.as_slice()).expect("memory can be read");
         assert_eq!(examination.problems, []);

@@ -10,8 +10,8 @@ use crate::lab::{Lab, ms, run_program};
 use crate::metrics::Samples;
 use crate::process::Run;
 
-/// Rounds of one run: a good half second.
-const ROUNDS: &str = "20000";
+/// Rounds of one run: about half a second.
+const ROUNDS: &str = "12500";
 
 /// Runs it.
 pub(crate) fn run(lab: &mut Lab) -> Result<Vec<Samples>> {

@@ -181,8 +181,12 @@ impl<'a> Console<'a> {
 
     /// Resets the device and prints with it.
     pub fn recover(&self) {
+        self.print(b"recovered\n");
+    }
+
+    /// Brings the device up anew and prints `text`.
+    pub fn print(&self, text: &[u8]) {
         self.start();
-        let text = b"recovered\n";
         for (offset, &byte) in (0..).zip(text) {
             store(self.ram + layout::DATA + offset, byte);
         }
@@ -190,6 +194,12 @@ impl<'a> Console<'a> {
         if !self.wait(|c| c.used_idx() == 1) {
             self.guest.exit(status::NOT_PRINTED);
         }
+    }
+
+    /// Prints a mebibyte as one buffer and does not wait for it.
+    pub fn flood(&self) {
+        self.start();
+        self.submit(&[Desc::text(self.ram + layout::DATA, 1 << 20)]);
     }
 
     /// Waits until `condition` holds, at most for a few seconds.

@@ -62,6 +62,10 @@ impl Guest {
     fn run(&self, case: &[u8]) {
         match case {
             b"control-misuse" => self.control_misuse(),
+            b"print-tail" => self.console().print(b"no newline"),
+            b"print-flood" => loop {
+                self.console().flood();
+            },
             b"wake-missing" => {
                 for index in [1, 31, 32, 1 << 31, u64::MAX] {
                     self.control(control::WAKE, index);
