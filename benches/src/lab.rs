@@ -2,13 +2,14 @@
 
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -124,6 +125,8 @@ impl Lab {
     /// Starts a sliver tied to this process.
     pub(crate) fn start_sliver(&self, spec: &Path) -> Result<Sliver> {
         let (tie, theirs) = UnixStream::pair()?;
+        // Inherited under its own number; this program starts nothing else meanwhile.
+        fcntl_setfd(&theirs, FdFlags::empty())?;
         let mut command = Command::new(artifacts::slicevmm());
         let since = monotonic_ns();
         command
@@ -131,8 +134,9 @@ impl Lab {
             .arg(spec)
             .arg("--run-dir")
             .arg(self.path("run"))
-            .args(["--tie", "0", "--spawned-at", &since.to_string()])
-            .stdin(OwnedFd::from(theirs));
+            .args(["--tie", &theirs.as_raw_fd().to_string()])
+            .args(["--spawned-at", &since.to_string()])
+            .stdin(Stdio::null());
         Ok(Sliver {
             started: process::start(command, since)?,
             tie,

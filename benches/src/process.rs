@@ -63,8 +63,6 @@ impl Run {
 pub(crate) fn start(mut command: Command, since: u64) -> Result<Started> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
-    // Dropping the command closes what it handed to the child, such as the other end of the tie.
-    drop(command);
     let stdout = child.stdout.take().context("standard output is a pipe")?;
     Ok(Started {
         child,

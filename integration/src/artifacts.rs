@@ -82,17 +82,24 @@ pub fn image(example: &str) -> &'static Path {
     named(images, example)
 }
 
-/// The same example as an ordinary process, compiled as its image is.
+/// The same example as an ordinary process, compiled as its image is, except that a panic unwinds.
 ///
 /// # Panics
 /// If there is no such example or it does not build.
 pub fn desktop(example: &str) -> &'static Path {
     static BUILT: OnceLock<Executables> = OnceLock::new();
     let processes = built(&BUILT, || {
-        cargo_build(
-            &["-p", "guest-shim", "--examples", "--profile", "slice"],
-            None,
-        )
+        let unwinding = "profile.slice.panic='unwind'";
+        let args = [
+            "-p",
+            "guest-shim",
+            "--examples",
+            "--profile",
+            "slice",
+            "--config",
+            unwinding,
+        ];
+        cargo_build(&args, None)
     });
     named(processes, example)
 }

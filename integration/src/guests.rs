@@ -40,11 +40,7 @@ fn build(name: &str) -> Result<PathBuf> {
             .arg(&fresh)
             .arg("--extern")
             .arg(format!("slice_abi={}", abi.display()))
-            .arg(
-                root.join("integration/guests")
-                    .join(name)
-                    .with_extension("rs"),
-            ),
+            .arg(root.join("integration/guests").join(name).join("main.rs")),
     )?;
     let image = into.join(name);
     fs::rename(&fresh, &image).with_context(|| format!("{}", image.display()))?;

@@ -5,15 +5,16 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -26,6 +27,9 @@ use crate::client::Client;
 
 /// How long a sliver of a test may run: long enough for a busy machine, short enough to see a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Held while a monitor is started.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A sliver to be.
 #[derive(Debug, Clone)]
@@ -152,15 +156,18 @@ impl Sliver {
         if self.clogged {
             command.stdout(Stdio::piped());
         }
+        // One at a time: while the tie's other end can be inherited, no other monitor is started.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let tie = self.tied.then(|| {
-            // As standard input the tie is inherited by this child alone, whatever other threads
-            // of the test process start meanwhile.
             let (ours, theirs) = UnixStream::pair().expect("a socket pair is made");
-            command.arg("--tie").arg("0").stdin(OwnedFd::from(theirs));
-            ours
+            fcntl_setfd(&theirs, FdFlags::empty()).expect("a descriptor has flags");
+            command.arg("--tie").arg(theirs.as_raw_fd().to_string());
+            (ours, theirs)
         });
         command.arg("--spawned-at").arg(monotonic_ns().to_string());
         let child = command.spawn().expect("slicevmm starts");
+        let tie = tie.map(|(ours, _theirs)| ours);
+        drop(alone);
         Running {
             child,
             tie,

@@ -136,7 +136,7 @@ impl Guest {
             load::<u32>(window + offset);
             load::<u64>(window + offset);
         }
-        for offset in [0x000, 0x004, 0x008, 0x034, 0x0fc, 0x100, 0x2f0, 0xffc] {
+        for offset in [0x000, 0x004, 0x008, 0x034, 0x0fc, 0x100, 0x2f0, 0xff8] {
             store::<u8>(window + offset, 0xff);
             store::<u32>(window + offset, u32::MAX);
             store::<u64>(window + offset, u64::MAX);
