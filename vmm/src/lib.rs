@@ -15,6 +15,7 @@ pub mod kvm;
 pub mod lifecycle;
 pub mod machine;
 mod memory_access;
+pub mod resident;
 mod run;
 pub mod sched;
 mod signals;

@@ -72,6 +72,7 @@ pub(crate) struct Parts {
     pub(crate) processor: Processor,
     pub(crate) bus: Bus,
     pub(crate) bell: Bell,
+    pub(crate) tsc_khz: u32,
     pub(crate) start_paused: bool,
 }
 
@@ -85,8 +86,11 @@ impl Machine {
             processor,
             bus,
             bell,
+            tsc_khz,
             start_paused,
         } = parts;
+        let clock = SliverClock::start(host_time(), tsc_khz);
+        vm.system().clock().publish(clock.reading());
         Self {
             lifecycle: Lifecycle::new(layout.vcpus(), start_paused),
             slots: (0..layout.vcpus()).map(|_| VcpuSlot::default()).collect(),
@@ -96,18 +100,11 @@ impl Machine {
             layout,
             processor,
             bus,
-            clock: Mutex::new(SliverClock::start(host_time(), 1)),
+            clock: Mutex::new(clock),
             bell,
             threads: Mutex::default(),
             entered_tsc: AtomicU64::new(0),
         }
-    }
-
-    /// Starts the sliver's clocks, now that the rate of the counter is known.
-    pub(crate) fn start_clock(&self, tsc_khz: u32) {
-        let mut clock = self.clock();
-        *clock = SliverClock::start(host_time(), tsc_khz);
-        self.vm.system().clock().publish(clock.reading());
     }
 
     /// Runs vCPU 0 on this thread until the sliver has ended and every other vCPU with it.
@@ -123,15 +120,15 @@ impl Machine {
         }
     }
 
-    /// Makes vCPU `index` ready to enter the image.
-    pub(crate) fn make_vcpu(&self, index: usize) -> Result<Vcpu, KvmError> {
+    /// Makes a further vCPU, ready to enter the image.
+    fn further_vcpu(&self, index: usize) -> Result<Vcpu, KvmError> {
         let entry = load::prepare_vcpu(index, &self.image, &self.layout, self.vm.ram()).map_err(
             |source| KvmError::Call {
                 call: "writing the vCPU block",
                 source,
             },
         )?;
-        Vcpu::new(&self.vm, &self.processor, index, &entry)
+        Vcpu::further(&self.vm, &self.processor, index, &entry)
     }
 
     /// Ends the sliver.
@@ -275,7 +272,7 @@ impl Machine {
             .name(format!("vcpu{index}"))
             .spawn(move || {
                 let _guard = EndGuard::new(&machine);
-                match machine.make_vcpu(index) {
+                match machine.further_vcpu(index) {
                     Ok(vcpu) => crate::run::run_vcpu(&machine, vcpu),
                     Err(error) => {
                         machine.end(Exit::error(format!("cannot start vCPU {index}: {error}")))

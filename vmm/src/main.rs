@@ -12,6 +12,7 @@ use lexopt::prelude::*;
 use vmm::control::proto::{Notice, write_frame};
 use vmm::exit::ExitRecord;
 use vmm::inherited;
+use vmm::resident;
 use vmm::sliver::{self, Resources};
 use vmm::spec::{MAX_SPEC_BYTES, SliverSpec};
 use vmm::stopwatch::Stopwatch;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         }
     };
     let watch = Stopwatch::start(options.spawned_at);
+    resident::use_one_arena();
     let tie = options.tie.map(UnixStream::from);
     let record = match read_spec(&options.spec) {
         Ok(spec) => match io::stdout().as_fd().try_clone_to_owned() {

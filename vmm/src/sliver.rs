@@ -36,9 +36,6 @@ use crate::signals::Signals;
 use crate::spec::SliverSpec;
 use crate::stopwatch::Stopwatch;
 
-/// CPUID leaves to make room for; KVM offers about fifty.
-const CPUID_ENTRIES: usize = 256;
-
 /// What a monitor is given besides the spec.
 #[derive(Debug)]
 pub struct Resources {
@@ -259,27 +256,38 @@ fn make_machine(
             allowed,
         });
     }
-    let offered = kvm
-        .get_supported_cpuid(CPUID_ENTRIES)
-        .map_err(KvmError::call("KVM_GET_SUPPORTED_CPUID"))?;
-    let processor = Processor::new(offered);
     let bus = Bus::new(vec![Console::new(Output::new(console))]);
+    let devices = bus.entries();
     let ram = GuestRam::new(
         layout.ram(),
         layout.large_pages(),
         load::writable_from(&image),
     )?;
-    let system = load::system_area(&spec, &image, &layout, &processor, &bus.entries())?;
-    let vm = Vm::new(
+    let system = load::system_area(&image, &layout, devices.len())?;
+    let mut vm = Vm::new(
         &kvm,
         (ram, layout.ram().start),
         (system, layout.system_base()),
     )?;
+    let mut processor = Processor::host();
+    let entry = load::prepare_vcpu(0, &image, &layout, vm.ram())
+        .map_err(StartError::system("write the vCPU block"))?;
+    let vcpu = Vcpu::first(&vm, &mut processor, &entry)?;
+    let tsc_khz = vcpu.tsc_khz()?;
     milestones.vm = watch.elapsed_us();
+    milestones.tsc_khz = tsc_khz;
     load::load_segments(&image, vm.ram()).map_err(|problem| StartError::Load {
         image: spec.image().to_owned(),
         problem,
     })?;
+    load::write_info(
+        vm.system_mut(),
+        &spec,
+        &image,
+        &layout,
+        &processor,
+        &devices,
+    );
     let bell = Bell::new().map_err(StartError::system("create an eventfd"))?;
     let start_paused = spec.start_paused();
     let machine = Machine::new(Parts {
@@ -289,11 +297,9 @@ fn make_machine(
         processor,
         bus,
         bell,
+        tsc_khz,
         start_paused,
     });
-    let vcpu = machine.make_vcpu(0)?;
-    milestones.tsc_khz = vcpu.tsc_khz()?;
-    machine.start_clock(milestones.tsc_khz);
     milestones.load = watch.elapsed_us();
     Ok((Arc::new(machine), vcpu))
 }

@@ -22,6 +22,7 @@ use super::proto::{
 use crate::exit::{CpuTime, Exit};
 use crate::machine::Machine;
 use crate::memory_access;
+use crate::resident;
 use crate::sched::account::process_ns;
 use crate::signals::Signals;
 use crate::spec::SliverSpec;
@@ -30,6 +31,9 @@ use crate::spec::SliverSpec;
 const MAX_CLIENTS: usize = 16;
 /// Unsent answers of one client, in bytes, beyond which it is dropped.
 const MAX_UNSENT: usize = 4 << 20;
+
+/// A quiet moment of this length tells that the start is over.
+const SETTLE_AFTER: Duration = Duration::from_millis(100);
 
 /// Everything the control thread looks after.
 #[derive(Debug)]
@@ -43,6 +47,7 @@ pub(crate) struct Server {
     clients: Vec<Client>,
     waits: Vec<Wait>,
     next_client: u64,
+    settled: bool,
 }
 
 #[derive(Debug)]
@@ -88,6 +93,7 @@ impl Server {
             clients: Vec::new(),
             waits: Vec::new(),
             next_client: 0,
+            settled: false,
         }
     }
 
@@ -114,8 +120,14 @@ impl Server {
     /// Waits for something to happen and does what follows.
     fn turn(&mut self) -> io::Result<()> {
         let deadline = self.spec.time_limit().map(|limit| self.started + limit);
-        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let ready = self.wait(timeout)?;
+        let now = Instant::now();
+        let settle = (!self.settled).then_some(SETTLE_AFTER);
+        let left = deadline.map(|at| at.saturating_duration_since(now));
+        let ready = self.wait(left.into_iter().chain(settle).min())?;
+        if !self.settled && now.elapsed() >= SETTLE_AFTER {
+            self.settled = true;
+            resident::shed_startup_code();
+        }
         if deadline.is_some_and(|at| Instant::now() >= at) {
             let limit = self.spec.time_limit().unwrap_or_default();
             self.machine.end(Exit::timeout(format!(

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_SW_BP, kvm_guest_debug,
-    kvm_regs, kvm_segment, kvm_xcr, kvm_xcrs,
+    kvm_regs, kvm_segment, kvm_sregs,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
@@ -56,32 +56,40 @@ pub struct DebugMode {
 }
 
 impl Vcpu {
-    /// Creates vCPU `index` and puts it at the entry of a native image.
-    pub fn new(
+    /// Creates vCPU 0 at the entry of an image, and finds out on it what of `processor` KVM allows.
+    pub fn first(vm: &Vm, processor: &mut Processor, entry: &Entry) -> Result<Self, KvmError> {
+        let vcpu = Self::create(vm, processor, 0)?;
+        let mut sregs = vcpu.system_registers(entry)?;
+        processor.negotiate(&vcpu.fd, &mut sregs)?;
+        vcpu.enter_at(entry)?;
+        Ok(vcpu)
+    }
+
+    /// Creates a further vCPU like the first.
+    pub fn further(
         vm: &Vm,
         processor: &Processor,
         index: usize,
         entry: &Entry,
     ) -> Result<Self, KvmError> {
+        let vcpu = Self::create(vm, processor, index)?;
+        processor.apply(&vcpu.fd, &mut vcpu.system_registers(entry)?)?;
+        vcpu.enter_at(entry)?;
+        Ok(vcpu)
+    }
+
+    fn create(vm: &Vm, processor: &Processor, index: usize) -> Result<Self, KvmError> {
         let fd = vm.create_vcpu(index)?;
-        fd.set_cpuid2(&processor.cpuid(index))
+        fd.set_cpuid2(&processor.cpuid(index)?)
             .map_err(KvmError::call("KVM_SET_CPUID2"))?;
-        let vcpu = Self { fd, index };
-        vcpu.set_system_registers(processor, entry)?;
-        if processor.has_xsave() {
-            let mut xcrs = kvm_xcrs {
-                nr_xcrs: 1,
-                ..Default::default()
-            };
-            xcrs.xcrs[0] = kvm_xcr {
-                xcr: 0,
-                reserved: 0,
-                value: processor.xcr0(),
-            };
-            vcpu.fd
-                .set_xcrs(&xcrs)
-                .map_err(KvmError::call("KVM_SET_XCRS"))?;
-        }
+        tsc::share_host_tsc(&fd).map_err(|source| KvmError::Call {
+            call: "KVM_SET_DEVICE_ATTR (TSC offset)",
+            source,
+        })?;
+        Ok(Self { fd, index })
+    }
+
+    fn enter_at(&self, entry: &Entry) -> Result<(), KvmError> {
         let regs = kvm_regs {
             rip: entry.rip,
             rsp: entry.rsp,
@@ -90,18 +98,13 @@ impl Vcpu {
             rflags: 2,
             ..Default::default()
         };
-        vcpu.fd
+        self.fd
             .set_regs(&regs)
-            .map_err(KvmError::call("KVM_SET_REGS"))?;
-        tsc::share_host_tsc(&vcpu.fd).map_err(|source| KvmError::Call {
-            call: "KVM_SET_DEVICE_ATTR (TSC offset)",
-            source,
-        })?;
-        Ok(vcpu)
+            .map_err(KvmError::call("KVM_SET_REGS"))
     }
 
-    /// 64-bit mode at privilege level 3 with paging on.
-    fn set_system_registers(&self, processor: &Processor, entry: &Entry) -> Result<(), KvmError> {
+    /// 64-bit mode at privilege level 3 with paging on; CR4 is left to be negotiated.
+    fn system_registers(&self, entry: &Entry) -> Result<kvm_sregs, KvmError> {
         const CR0_PE_MP_ET_NE_WP_PG: u64 = 0x8001_0033;
         const EFER_LME_LMA_NXE: u64 = 1 << 8 | 1 << 10 | 1 << 11;
         let mut sregs = self
@@ -147,11 +150,8 @@ impl Vcpu {
         (sregs.idt.base, sregs.idt.limit) = IDT_REGISTER;
         sregs.cr0 = CR0_PE_MP_ET_NE_WP_PG;
         sregs.cr3 = entry.page_tables;
-        sregs.cr4 = processor.cr4();
         sregs.efer = EFER_LME_LMA_NXE;
-        self.fd
-            .set_sregs(&sregs)
-            .map_err(KvmError::call("KVM_SET_SREGS"))
+        Ok(sregs)
     }
 
     /// Index of this vCPU.
@@ -256,8 +256,7 @@ impl Vcpu {
     /// A way to get this vCPU, which must be run by the calling thread, out of the guest.
     pub fn kick_handle(&mut self) -> Kick {
         let flag: *mut u8 = &raw mut self.fd.get_kvm_run().immediate_exit;
-        // SAFETY: gettid cannot fail and has no arguments.
-        let thread = unsafe { libc::gettid() };
+        let thread = rustix::thread::gettid().as_raw_pid();
         Kick {
             target: Mutex::new(Some(Target { flag, thread })),
         }

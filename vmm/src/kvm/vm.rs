@@ -117,6 +117,11 @@ impl Vm {
         &self.ram
     }
 
+    /// The system area, to be written before a vCPU runs.
+    pub fn system_mut(&mut self) -> &mut SystemArea {
+        &mut self.system
+    }
+
     /// The system area.
     pub fn system(&self) -> &SystemArea {
         &self.system

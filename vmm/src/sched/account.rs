@@ -24,8 +24,7 @@ pub struct GuestAccount {
 impl GuestAccount {
     /// Says whose account it is: the calling thread's.
     pub fn adopt(&self) {
-        // SAFETY: gettid cannot fail and has no arguments.
-        let thread = unsafe { libc::gettid() };
+        let thread = rustix::thread::gettid().as_raw_pid();
         self.thread.store(thread as u64, Ordering::Relaxed);
     }
 

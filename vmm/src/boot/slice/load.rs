@@ -61,26 +61,17 @@ pub fn writable_from(image: &Image) -> u64 {
     writable.map_or(image.native().pages().1, |s| s.pages().0)
 }
 
-/// Makes the system area: what the guest may read, the supervisor's structures, the page tables.
+/// Makes the system area: the supervisor's structures, the page tables, and room for what the
+/// guest may read (see [`write_info`]).
 pub fn system_area(
-    spec: &SliverSpec,
     image: &Image,
     layout: &Layout,
-    processor: &Processor,
-    devices: &[DeviceEntry],
+    devices: usize,
 ) -> Result<SystemArea, crate::kvm::memory::MapError> {
-    let tables = page_tables(image, layout, devices.len());
+    let tables = page_tables(image, layout, devices);
     let tables_offset = tables_offset(layout);
     let pages = (tables_offset / PAGE_SIZE) as usize + tables.pages().len();
     let mut area = SystemArea::new(pages)?;
-    let info = info_page(spec, image, layout, processor, devices);
-    area.write(system::INFO, &encode_info(&info));
-    let args: Vec<u8> = spec
-        .args()
-        .iter()
-        .flat_map(|arg| arg.bytes().chain(std::iter::once(0)))
-        .collect();
-    area.write(system::ARGS, &args);
     area.write(system::TABLES, &platform::tables_page());
     area.write(system::STUBS, &platform::stubs_page());
     for index in 0..layout.vcpus() {
@@ -94,6 +85,27 @@ pub fn system_area(
         area.write(tables_offset + i as u64 * PAGE_SIZE, &bytes);
     }
     Ok(area)
+}
+
+/// Writes the info page and the arguments, now that everything they tell is known.
+pub fn write_info(
+    area: &mut SystemArea,
+    spec: &SliverSpec,
+    image: &Image,
+    layout: &Layout,
+    processor: &Processor,
+    devices: &[DeviceEntry],
+) {
+    area.write(
+        system::INFO,
+        &encode_info(&info_page(spec, image, layout, processor, devices)),
+    );
+    let args: Vec<u8> = spec
+        .args()
+        .iter()
+        .flat_map(|arg| arg.bytes().chain(std::iter::once(0)))
+        .collect();
+    area.write(system::ARGS, &args);
 }
 
 /// The state in which vCPU `index` starts; also writes the block at the top of its stack.

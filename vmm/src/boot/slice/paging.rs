@@ -141,10 +141,10 @@ mod tests {
             }
             let address = entry & 0x000f_ffff_ffff_f000;
             if level == 0 {
-                return Some((address | virt % PAGE_SIZE, entry));
+                return Some((address + virt % PAGE_SIZE, entry));
             }
             if level == 1 && entry & LARGE != 0 {
-                return Some((address | virt % LARGE_PAGE_SIZE, entry));
+                return Some((address + virt % LARGE_PAGE_SIZE, entry));
             }
             table = ((address - BASE) / PAGE_SIZE) as usize;
         }
