@@ -111,6 +111,12 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
                 bar: Bar::Value(1.5),
             },
             Metric {
+                name: "idle-monitor-pss-alone",
+                unit: "MiB",
+                peer: "-",
+                bar: Bar::Value(1.5),
+            },
+            Metric {
                 name: "idle-host-memory",
                 unit: "MiB/sliver",
                 peer: "-",
