@@ -29,13 +29,15 @@ const IMAGE_RUSTFLAGS: &[&str] = &[
     "-Clink-arg=-Wl,--gc-sections",
 ];
 
-/// The profile of images, for packages that do not have it in their Cargo.toml.
+/// The profile of images, for packages that do not have it in their Cargo.toml. Their symbols stay,
+/// whatever the package does with those of its releases: a fault's backtrace is told from them.
 const IMAGE_PROFILE: &[&str] = &[
     "profile.slice.inherits='release'",
     "profile.slice.panic='abort'",
     "profile.slice.lto='fat'",
     "profile.slice.codegen-units=1",
     "profile.slice.debug='line-tables-only'",
+    "profile.slice.strip='none'",
 ];
 
 /// What of a package is built.

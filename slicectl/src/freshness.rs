@@ -2,8 +2,8 @@
 //!
 //! Asking cargo costs a hundred milliseconds and a line on stderr, which would be most of the
 //! time of starting a sliver. After each successful build a stamp is left that holds how it was
-//! built and what came out; the build is fresh while that is how it would be built now and no
-//! source file that cargo lists for it is younger than the stamp.
+//! built and what came out. The build is fresh while that is how it would be built now, what came
+//! out is still the same file, and no source file that cargo lists is younger than the stamp.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -27,9 +27,10 @@ impl Stamp {
     pub fn fresh(&self, recipe: &str, also: &[PathBuf]) -> Option<PathBuf> {
         let since = modified(&self.path)?;
         let text = fs::read_to_string(&self.path).ok()?;
-        let (output, built_by) = text.split_once('\n')?;
+        let (output, rest) = text.split_once('\n')?;
+        let (identity, built_by) = rest.split_once('\n')?;
         let output = PathBuf::from(output);
-        if built_by != recipe || !output.is_file() {
+        if built_by != recipe || self::identity(&output).as_deref() != Some(identity) {
             return None;
         }
         let listed = fs::read_to_string(output.with_extension("d")).ok()?;
@@ -46,11 +47,20 @@ impl Stamp {
         }
         let mut file =
             tempfile::NamedTempFile::new_in(self.path.parent().unwrap_or(Path::new(".")))?;
-        write!(file, "{}\n{recipe}", output.display())?;
+        let identity = identity(output).unwrap_or_default();
+        write!(file, "{}\n{identity}\n{recipe}", output.display())?;
         file.as_file().set_modified(began)?;
         file.persist(&self.path)?;
         Ok(())
     }
+}
+
+/// What changes when somebody else builds the same thing in another way.
+fn identity(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let modified = metadata.modified().ok()?;
+    let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(format!("{} {}", metadata.len(), since.as_nanos()))
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

@@ -27,9 +27,10 @@ pub fn ending(record: &ExitRecord) -> Option<String> {
     let message = printable(&record.exit.detail.message);
     let told = match record.exit.kind {
         ExitKind::Exited => return None,
-        ExitKind::Fault => message,
+        ExitKind::Fault | ExitKind::Timeout if !message.is_empty() => message,
+        ExitKind::Fault => "fault".to_owned(),
+        ExitKind::Timeout => "its time limit was reached".to_owned(),
         ExitKind::Stopped => prefixed("stopped", &message),
-        ExitKind::Timeout => prefixed("ended at its time limit", &message),
         ExitKind::Error => prefixed("failed", &message),
     };
     Some(format!("{}: {told}", printable(&record.name)))
@@ -42,33 +43,45 @@ fn prefixed(what: &str, message: &str) -> String {
     }
 }
 
-/// A backtrace, numbered as debuggers do, inlined functions on lines of their own.
+/// A backtrace, numbered as debuggers do, inlined functions on lines of their own. A frame that
+/// comes again and again, as in endless recursion, is told once.
 pub fn backtrace(frames: &[Frame]) -> String {
     let mut out = String::new();
-    for (i, frame) in frames.iter().enumerate() {
-        let address = format!("{:#x}", frame.address);
-        if frame.calls.is_empty() {
-            out.push_str(&format!("  {i:>3}: {address}\n"));
+    let mut rest = frames.iter().enumerate().peekable();
+    while let Some((i, frame)) = rest.next() {
+        tell_frame(&mut out, i, frame);
+        let mut again = 0;
+        while rest.next_if(|(_, next)| *next == frame).is_some() {
+            again += 1;
         }
-        for (depth, call) in frame.calls.iter().enumerate() {
-            let number = if depth == 0 {
-                format!("{i:>3}:")
-            } else {
-                "    ".to_owned()
-            };
-            let function = printable(call.function.as_deref().unwrap_or("?"));
-            let inlined = if depth + 1 < frame.calls.len() {
-                " (inlined)"
-            } else {
-                ""
-            };
-            out.push_str(&format!("  {number} {address} {function}{inlined}\n"));
-            if let Some(location) = &call.location {
-                out.push_str(&format!("             at {}\n", printable(location)));
-            }
+        if again > 0 {
+            out.push_str(&format!("       ... and {again} more of the same\n"));
         }
     }
     out
+}
+
+fn tell_frame(out: &mut String, number: usize, frame: &Frame) {
+    let address = format!("{:#x}", frame.address);
+    if frame.calls.is_empty() {
+        out.push_str(&format!("  {number:>3}: {address}\n"));
+    }
+    for (depth, call) in frame.calls.iter().enumerate() {
+        let number = match depth {
+            0 => format!("{number:>3}:"),
+            _ => "    ".to_owned(),
+        };
+        let function = printable(call.function.as_deref().unwrap_or("?"));
+        let inlined = if depth + 1 < frame.calls.len() {
+            " (inlined)"
+        } else {
+            ""
+        };
+        out.push_str(&format!("  {number} {address} {function}{inlined}\n"));
+        if let Some(location) = &call.location {
+            out.push_str(&format!("             at {}\n", printable(location)));
+        }
+    }
 }
 
 /// The table that `--timing` prints.
@@ -76,7 +89,7 @@ pub fn timing(record: &ExitRecord) -> String {
     let time = &record.timing_us;
     let row = |name: &str, value: String| vec![format!("  {name}"), value];
     columns(&[
-        vec!["time since the start".to_owned(), String::new()],
+        vec!["time since the start".to_owned()],
         row("monitor began", format_micros(time.spawn)),
         row("vm created", format_micros(time.vm)),
         row("image loaded", format_micros(time.load)),
@@ -85,10 +98,10 @@ pub fn timing(record: &ExitRecord) -> String {
             format_micros(time.first_instruction),
         ),
         row("sliver ended", format_micros(time.total)),
-        vec!["processor time".to_owned(), String::new()],
+        vec!["processor time".to_owned()],
         row("guest", format_micros(record.cpu_us.guest)),
         row("monitor", format_micros(record.cpu_us.monitor)),
-        vec!["memory".to_owned(), String::new()],
+        vec!["memory".to_owned()],
         row("guest touched", format_kib(record.memory_kib.guest_touched)),
         row("monitor (PSS)", format_kib(record.memory_kib.monitor_pss)),
     ])
@@ -119,11 +132,21 @@ mod tests {
         assert_eq!(ending(&record(Exit::exited(3))), None);
         let told = |exit| ending(&record(exit)).expect("told");
         assert_eq!(told(Exit::stopped("")), "hello-1: stopped");
-        assert_eq!(
-            told(Exit::timeout("after 1 s")),
-            "hello-1: ended at its time limit: after 1 s"
-        );
+        assert_eq!(told(Exit::timeout("after 1 s")), "hello-1: after 1 s");
         assert_eq!(told(Exit::error("no\nway")), r"hello-1: failed: no\nway");
+    }
+
+    #[test]
+    fn endless_recursion_is_told_once() {
+        let same = Frame {
+            address: 0x20_1000,
+            calls: Vec::new(),
+        };
+        let frames = [same.clone(), same.clone(), same, Frame::default()];
+        assert_eq!(
+            backtrace(&frames),
+            "    0: 0x201000\n       ... and 2 more of the same\n    3: 0x0\n"
+        );
     }
 
     #[test]

@@ -143,9 +143,19 @@ impl Run {
                 }
             }
         });
+        let by_monitor = matches!(end, End::Recorded(_));
+        if !by_monitor {
+            rundir::remove_leftover(&self.root, self.spec.name());
+        }
         let record = self.record(end);
         if let Some(server) = server {
             server.finish(record.exit.status);
+        }
+        // What the monitor could not do, it has told itself.
+        if !(by_monitor && record.exit.kind == ExitKind::Error)
+            && let Some(line) = report::ending(&record)
+        {
+            say(line);
         }
         self.tell(&record);
         Ok(record)
@@ -173,11 +183,8 @@ impl Run {
         record_of(self.spec.name(), self.spec.slice(), exit)
     }
 
-    /// Says on stderr what there is to say about the end.
+    /// Says on stderr what there is to say beyond the line about the end.
     fn tell(self, record: &ExitRecord) {
-        if let Some(line) = report::ending(record) {
-            say(line);
-        }
         let detail = &record.exit.detail;
         let fault = record.exit.kind == ExitKind::Fault;
         if fault || (record.exit.kind == ExitKind::Exited && record.exit.status == PANICKED) {

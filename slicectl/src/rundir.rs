@@ -122,6 +122,12 @@ pub fn sweep(root: &Path) {
     }
 }
 
+/// Removes the directory of the sliver called `name`, whose monitor has died just now.
+pub fn remove_leftover(root: &Path, name: &str) {
+    let _ = sweep_one(&root.join(name), SystemTime::now() + SETTLING);
+}
+
+/// Removes a directory if, at `now`, it is a leftover; whether it was.
 fn sweep_one(dir: &Path, now: SystemTime) -> io::Result<bool> {
     let metadata = fs::symlink_metadata(dir)?;
     let settled = now

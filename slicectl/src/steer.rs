@@ -70,7 +70,7 @@ pub fn resume(args: &NameArgs) -> Result<u8, Failure> {
 /// Ends a sliver and waits for it.
 pub fn stop(args: &NameArgs) -> Result<u8, Failure> {
     let mut client = find(&args.name)?;
-    let reason = format!("stopped by {}", crate::person::user_name());
+    let reason = format!("slicectl stop, by {}", crate::person::user_name());
     match client.order(Op::Stop { reason }) {
         // It may be gone before it has answered.
         Ok(()) | Err(ClientError::Closed) => {}

@@ -50,13 +50,31 @@ pub(super) fn frames(image: &Path, addresses: &[u64], here: Option<&Path>) -> Ve
         } else {
             frame.address.saturating_sub(1)
         };
-        let calls = dwarf.as_ref().and_then(|dwarf| calls(dwarf, probe, here));
-        frame.calls = calls
-            .filter(|calls| calls.iter().any(|call| call.function.is_some()))
-            .or_else(|| Some(vec![symbols.call(probe)?]))
+        frame.calls = dwarf
+            .as_ref()
+            .and_then(|dwarf| calls(dwarf, probe, here))
             .unwrap_or_default();
+        complete(&mut frame.calls, symbols.function(probe));
     }
     frames
+}
+
+/// Adds what only the symbol table knows: functions without debug information, and the path of the
+/// function that was not inlined (debug information has its last part only).
+fn complete(calls: &mut Vec<Call>, symbol: Option<String>) {
+    let Some(symbol) = symbol else {
+        calls.retain(|call| call.function.is_some());
+        return;
+    };
+    if calls.is_empty() {
+        calls.push(Call::default());
+    }
+    if let Some(outermost) = calls.last_mut() {
+        let same = |name: &String| symbol.rsplit("::").next() == name.rsplit("::").next();
+        if outermost.function.as_ref().is_none_or(same) {
+            outermost.function = Some(symbol);
+        }
+    }
 }
 
 fn read(image: &Path) -> Option<Vec<u8>> {
@@ -107,7 +125,7 @@ fn describe(location: &addr2line::Location, here: Option<&Path>) -> Option<Strin
     let file = here
         .and_then(|here| file.strip_prefix(here).ok())
         .unwrap_or(file);
-    let mut text = shortened(&file.to_string_lossy(), MAX_NAME);
+    let mut text = shortened(library_path(&file.to_string_lossy()), MAX_NAME);
     for number in [location.line, location.column]
         .into_iter()
         .map_while(|number| number)
@@ -115,6 +133,13 @@ fn describe(location: &addr2line::Location, here: Option<&Path>) -> Option<Strin
         text.push_str(&format!(":{number}"));
     }
     Some(text)
+}
+
+/// Files of Rust's own libraries are told without the compiler's version in front.
+fn library_path(file: &str) -> &str {
+    file.strip_prefix("/rustc/")
+        .and_then(|rest| Some(rest.split_once('/')?.1))
+        .unwrap_or(file)
 }
 
 /// The functions of the symbol table, by address.
@@ -135,16 +160,11 @@ impl<'data> Symbols<'data> {
     }
 
     /// The last function that begins at or before `probe`, if it reaches that far.
-    fn call(&self, probe: u64) -> Option<Call> {
+    fn function(&self, probe: u64) -> Option<String> {
         let after = self.sorted.partition_point(|(start, _, _)| *start <= probe);
         let (start, size, name) = *self.sorted.get(after.checked_sub(1)?)?;
         let reach = if size == 0 { MAX_SYMBOL } else { size };
-        (probe - start < reach).then(|| Call {
-            function: Some(shortened(
-                &addr2line::demangle_auto(name.into(), None),
-                MAX_NAME,
-            )),
-            location: None,
-        })
+        (probe - start < reach)
+            .then(|| shortened(&addr2line::demangle_auto(name.into(), None), MAX_NAME))
     }
 }

@@ -14,7 +14,7 @@ Examples:
   slicectl run hello
   slicectl run hello --mem 128M --vcpus 2 -- --greeting hi
   slicectl run spin --for 10s --timing
-  slicectl run fault --core core.elf -- null-read && gdb IMAGE core.elf
+  slicectl run fault --core core.elf -- null-read; gdb IMAGE core.elf
   slicectl run hello --gdb :1234
   slicectl run hello --json | jq .exit"
     };

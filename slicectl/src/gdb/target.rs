@@ -171,7 +171,14 @@ impl MultiThreadBase for SliverTarget {
         &mut self,
         thread_is_active: &mut dyn FnMut(Tid),
     ) -> Result<(), Self::Error> {
-        (0..self.vcpus).map(thread).for_each(thread_is_active);
+        for vcpu in 0..self.vcpus {
+            // One that was not started yet has no registers to show.
+            match self.orders.call(Op::ReadRegisters { vcpu }) {
+                Err(ClientError::Refused(_)) if vcpu > 0 => {}
+                Ok(_) | Err(ClientError::Refused(_)) => thread_is_active(thread(vcpu)),
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 
