@@ -17,7 +17,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::control::proto::{State, StopReason};
 use crate::exit::{Exit, Registers};
-use crate::kvm::vcpu::{DebugMode, Vcpu};
+use crate::kvm::vcpu::Vcpu;
 
 /// Where a vCPU is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,8 @@ pub struct Lifecycle {
 /// What one vCPU thread keeps between checkpoints.
 #[derive(Debug, Default)]
 pub struct Presence {
-    debug: DebugMode,
+    /// Whether it may execute one instruction only.
+    pub stepping: bool,
     /// Registers to show instead of the vCPU's own: those at an exception, whose stub has run.
     pub shown_registers: Option<Registers>,
 }
@@ -106,8 +107,7 @@ impl Lifecycle {
     }
 
     fn publish(&self, inner: &Inner) {
-        let attention =
-            inner.paused || inner.end.is_some() || inner.debug || inner.stepping.is_some();
+        let attention = inner.paused || inner.end.is_some();
         self.attention.store(attention, Ordering::Release);
         self.changed.notify_all();
     }
@@ -163,11 +163,9 @@ impl Lifecycle {
         self.publish(&inner);
     }
 
-    /// Switches the handling of breakpoints. The caller kicks the vCPUs.
+    /// Says whether a debugger is there, to whom breakpoints and faults are told.
     pub fn set_debug(&self, on: bool) {
-        let mut inner = self.lock();
-        inner.debug = on;
-        self.publish(&inner);
+        self.lock().debug = on;
     }
 
     /// Whether a debugger is there.
@@ -237,7 +235,7 @@ impl Lifecycle {
         presence: &mut Presence,
         parked: &dyn Fn(),
     ) -> Verdict {
-        if !self.attention.load(Ordering::Acquire) && presence.debug == DebugMode::default() {
+        if !self.attention.load(Ordering::Acquire) {
             return Verdict::Run;
         }
         let index = vcpu.index();
@@ -269,18 +267,14 @@ impl Lifecycle {
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         inner.places[index] = Place::Running;
-        let wanted = DebugMode {
-            breakpoints: inner.debug,
-            single_step: inner.stepping == Some(index),
-        };
-        if wanted != presence.debug {
-            if let Err(error) = vcpu.set_debug(wanted) {
-                inner.end = Some(Exit::error(format!("cannot switch debugging: {error}")));
-                inner.places[index] = Place::Gone;
-                self.publish(&inner);
-                return Verdict::End;
-            }
-            presence.debug = wanted;
+        presence.stepping = inner.stepping == Some(index);
+        if presence.stepping
+            && let Err(error) = vcpu.set_trap_flag(true)
+        {
+            inner.end = Some(Exit::error(format!("cannot step vCPU {index}: {error}")));
+            inner.places[index] = Place::Gone;
+            self.publish(&inner);
+            return Verdict::End;
         }
         Verdict::Run
     }

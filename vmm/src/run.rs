@@ -1,10 +1,13 @@
 //! The run loop of one vCPU: enter the guest, do what its exit asks for, look whether to go on.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use kvm_ioctls::VcpuExit;
-use slice_abi::control::{EXIT, EXIT_STATUS_MASK};
+use rustix::thread::set_current_timer_slack;
+use slice_abi::control::{EXIT, EXIT_STATUS_MASK, IDLE};
+use slice_abi::info::access;
 
 use crate::boot::slice::layout::low;
 use crate::boot::slice::platform::exception_name;
@@ -14,8 +17,12 @@ use crate::kvm::vcpu::Vcpu;
 use crate::lifecycle::{Presence, Verdict};
 use crate::machine::{Machine, WaitForOutput, control_register};
 
+/// How late a vCPU's sleep may end to be coalesced with other timers, in nanoseconds.
+const TIMER_SLACK_NS: u64 = 1_000;
 /// Exception number of a debug exception.
 const DEBUG_EXCEPTION: u32 = 1;
+/// Exception number of a breakpoint instruction.
+const BREAKPOINT: u32 = 3;
 /// Exception number of a page fault.
 const PAGE_FAULT: u8 = 14;
 /// In place of an exception number, for what KVM reports without one.
@@ -23,11 +30,16 @@ const NO_VECTOR: u8 = 255;
 
 /// What an exit comes to, once KVM's view of it is given back.
 enum Next {
+    /// Nothing happened: the stay was interrupted.
     Enter,
-    Control { register: u64, value: u64 },
+    /// An access to a device was served.
+    Served,
+    Control {
+        register: u64,
+        value: u64,
+    },
     Exited(u8),
     Exception,
-    Debug { vector: u32 },
     Broken(&'static str),
     Error(String),
 }
@@ -37,6 +49,8 @@ pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
     let index = vcpu.index();
     let slot = &machine.slots[index];
     slot.account.adopt();
+    // The default slack of 50 us would make every sleep of the guest that much longer.
+    let _ = set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
     let kick = slot.kick.get_or_init(|| vcpu.kick_handle());
     let mut presence = Presence::default();
     loop {
@@ -60,7 +74,14 @@ pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
             Ok(exit) => serve(machine, index, exit),
             Err(error) => failed_run(&error),
         };
-        act(machine, &vcpu, &mut presence, next);
+        let served = matches!(next, Next::Served | Next::Control { .. });
+        act(machine, &mut vcpu, &mut presence, next);
+        if served && presence.stepping {
+            // KVM executed the instruction itself and raised no exception for it.
+            vcpu.settle();
+            let _ = vcpu.set_trap_flag(false);
+            stop_for_debugger(machine, StopReason::Step { vcpu: index });
+        }
     }
     let registers = presence
         .shown_registers
@@ -80,7 +101,7 @@ fn serve(machine: &Arc<Machine>, index: usize, exit: VcpuExit<'_>) -> Next {
                 Ok(value) => Next::Control { register, value },
                 Err(_) => {
                     machine.bus().ignore();
-                    Next::Enter
+                    Next::Served
                 }
             },
             None if address == low::FAULT => Next::Exception,
@@ -92,7 +113,7 @@ fn serve(machine: &Arc<Machine>, index: usize, exit: VcpuExit<'_>) -> Next {
                 {
                     machine.used_ring_moved();
                 }
-                Next::Enter
+                Next::Served
             }
         },
         VcpuExit::MmioRead(address, data) => {
@@ -102,12 +123,9 @@ fn serve(machine: &Arc<Machine>, index: usize, exit: VcpuExit<'_>) -> Next {
             } else {
                 machine.bus().read(address, data);
             }
-            Next::Enter
+            Next::Served
         }
         VcpuExit::Intr => Next::Enter,
-        VcpuExit::Debug(debug) => Next::Debug {
-            vector: debug.exception,
-        },
         VcpuExit::Shutdown => Next::Broken("triple fault"),
         VcpuExit::InternalError => Next::Broken("instruction that KVM cannot emulate"),
         VcpuExit::FailEntry(reason, cpu) => Next::Error(format!(
@@ -132,10 +150,12 @@ fn failed_run(error: &io::Error) -> Next {
     }
 }
 
-fn act(machine: &Arc<Machine>, vcpu: &Vcpu, presence: &mut Presence, next: Next) {
+fn act(machine: &Arc<Machine>, vcpu: &mut Vcpu, presence: &mut Presence, next: Next) {
     let index = vcpu.index();
     match next {
-        Next::Enter => {}
+        Next::Enter | Next::Served => {}
+        // A step does not sleep: `IDLE` may return early.
+        Next::Control { register: IDLE, .. } if presence.stepping => {}
         Next::Control { register, value } => machine.write_control(index, register, value),
         Next::Exited(status) => {
             let mut exit = Exit::exited(status);
@@ -145,29 +165,13 @@ fn act(machine: &Arc<Machine>, vcpu: &Vcpu, presence: &mut Presence, next: Next)
             }
             machine.end(exit);
         }
+        Next::Exception if machine.lifecycle.is_debugged() => {
+            debug_exception(machine, vcpu, presence);
+        }
         Next::Exception => {
             let record = machine.vm().system().fault_record(index);
             presence.shown_registers = Some(Registers::from(&record));
-            if machine.lifecycle.is_debugged() {
-                let vector = record.vector as u8;
-                stop_for_debugger(
-                    machine,
-                    StopReason::Fault {
-                        vcpu: index,
-                        vector,
-                    },
-                );
-            } else {
-                machine.end(fault(machine, index));
-            }
-        }
-        Next::Debug { vector } => {
-            let reason = if vector == DEBUG_EXCEPTION {
-                StopReason::Step { vcpu: index }
-            } else {
-                StopReason::Breakpoint { vcpu: index }
-            };
-            stop_for_debugger(machine, reason);
+            machine.end(fault(machine, index));
         }
         Next::Broken(what) => {
             let registers = vcpu.registers().unwrap_or_default();
@@ -185,6 +189,38 @@ fn act(machine: &Arc<Machine>, vcpu: &Vcpu, presence: &mut Presence, next: Next)
         }
         Next::Error(message) => machine.end(Exit::error(message)),
     }
+}
+
+/// An exception while a debugger is there. Breakpoints and single steps are exceptions of the guest
+/// like others: KVM's own guest debugging does not keep them from the guest where it is page-table
+/// based. The vCPU is put back to where it was before the stub.
+fn debug_exception(machine: &Machine, vcpu: &mut Vcpu, presence: &mut Presence) {
+    let index = vcpu.index();
+    let record = machine.vm().system().fault_record(index);
+    let mut registers = Registers::from(&record);
+    let reason = match u32::try_from(record.vector) {
+        Ok(BREAKPOINT) => {
+            // The instruction has been executed; a debugger wants to see it before that.
+            registers.rip = registers.rip.wrapping_sub(1);
+            Some(StopReason::Breakpoint { vcpu: index })
+        }
+        Ok(DEBUG_EXCEPTION) => Some(StopReason::Step { vcpu: index }),
+        _ => None,
+    };
+    if let Some(reason) = reason
+        && vcpu.return_from_exception(&registers).is_ok()
+    {
+        return stop_for_debugger(machine, reason);
+    }
+    presence.shown_registers = Some(registers);
+    let vector = record.vector as u8;
+    stop_for_debugger(
+        machine,
+        StopReason::Fault {
+            vcpu: index,
+            vector,
+        },
+    );
 }
 
 fn stop_for_debugger(machine: &Machine, reason: StopReason) {
@@ -213,9 +249,23 @@ fn fault(machine: &Machine, index: usize) -> Exit {
         address: is_page_fault.then_some(record.cr2),
         access: is_page_fault.then(|| access.to_owned()),
         target: is_page_fault
-            .then(|| machine.layout().describe(record.cr2))
+            .then(|| describe(machine, record.cr2))
             .flatten(),
         registers,
     };
     Exit::fault(fault, machine.backtrace(index, &registers))
+}
+
+/// What lies at an address, in words for a person.
+fn describe(machine: &Machine, address: u64) -> Option<String> {
+    let segment = machine.image().native().segments().iter().find(|segment| {
+        let (start, end) = segment.pages();
+        (start..end).contains(&address)
+    });
+    match segment.map(|segment| segment.access) {
+        Some(bits) if bits & access::EXECUTE != 0 => Some("the image's code".to_owned()),
+        Some(bits) if bits & access::WRITE != 0 => Some("the image's data".to_owned()),
+        Some(_) => Some("the image's read-only data".to_owned()),
+        None => machine.layout().describe(address),
+    }
 }

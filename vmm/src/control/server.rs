@@ -288,7 +288,6 @@ impl Server {
             Op::Debug => {
                 self.clients[index].debugs = true;
                 machine.lifecycle.set_debug(true);
-                machine.kick_all();
                 Ok(Answer::Done)
             }
             Op::Step { vcpu } => match machine.lifecycle.step(vcpu) {
@@ -358,7 +357,6 @@ impl Server {
             if stopped_for_it {
                 self.machine.resume();
             }
-            self.machine.kick_all();
         }
     }
 

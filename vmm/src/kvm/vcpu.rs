@@ -8,10 +8,7 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use kvm_bindings::{
-    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_SW_BP, kvm_guest_debug,
-    kvm_regs, kvm_segment, kvm_sregs,
-};
+use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::cpuid::Processor;
@@ -44,15 +41,6 @@ pub struct Entry {
 pub struct Vcpu {
     fd: VcpuFd,
     index: usize,
-}
-
-/// What debugging is switched on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DebugMode {
-    /// A breakpoint instruction leaves the guest instead of raising an exception in it.
-    pub breakpoints: bool,
-    /// The vCPU leaves the guest after one instruction.
-    pub single_step: bool,
 }
 
 impl Vcpu {
@@ -103,6 +91,20 @@ impl Vcpu {
             .map_err(KvmError::call("KVM_SET_REGS"))
     }
 
+    /// Takes the vCPU from the stub of an exception back to the guest, with these registers.
+    pub fn return_from_exception(&mut self, registers: &Registers) -> Result<(), KvmError> {
+        self.settle();
+        let mut sregs = self
+            .fd
+            .get_sregs()
+            .map_err(KvmError::call("KVM_GET_SREGS"))?;
+        (sregs.cs, sregs.ss) = (user_code(), user_data());
+        self.fd
+            .set_sregs(&sregs)
+            .map_err(KvmError::call("KVM_SET_SREGS"))?;
+        self.set_registers(registers)
+    }
+
     /// 64-bit mode at privilege level 3 with paging on; CR4 is left to be negotiated.
     fn system_registers(&self, entry: &Entry) -> Result<kvm_sregs, KvmError> {
         const CR0_PE_MP_ET_NE_WP_PG: u64 = 0x8001_0033;
@@ -111,29 +113,13 @@ impl Vcpu {
             .fd
             .get_sregs()
             .map_err(KvmError::call("KVM_GET_SREGS"))?;
-        let data = kvm_segment {
-            limit: 0xffff_ffff,
-            selector: selector::USER_DATA,
-            type_: 3, // read, write, accessed
-            present: 1,
-            dpl: 3,
-            db: 1,
-            s: 1,
-            g: 1,
-            ..Default::default()
-        };
+        let data = user_data();
         (sregs.ds, sregs.es, sregs.gs, sregs.ss) = (data, data, data, data);
         sregs.fs = kvm_segment {
             base: entry.fs_base,
             ..data
         };
-        sregs.cs = kvm_segment {
-            selector: selector::USER_CODE,
-            type_: 11, // execute, read, accessed
-            db: 0,
-            l: 1,
-            ..data
-        };
+        sregs.cs = user_code();
         sregs.tr = kvm_segment {
             base: vcpu_page(self.index),
             limit: TASK_STATE_SIZE - 1,
@@ -235,22 +221,14 @@ impl Vcpu {
             .map_err(KvmError::call("KVM_SET_REGS"))
     }
 
-    /// Switches debugging.
-    pub fn set_debug(&self, mode: DebugMode) -> Result<(), KvmError> {
-        let mut control = 0;
-        if mode.breakpoints {
-            control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
-        }
-        if mode.single_step {
-            control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
-        }
-        let debug = kvm_guest_debug {
-            control,
-            ..Default::default()
-        };
+    /// Makes the guest's next instruction end in a debug exception, or no longer.
+    pub fn set_trap_flag(&self, on: bool) -> Result<(), KvmError> {
+        const TRAP_FLAG: u64 = 1 << 8;
+        let mut regs = self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?;
+        regs.rflags = regs.rflags & !TRAP_FLAG | if on { TRAP_FLAG } else { 0 };
         self.fd
-            .set_guest_debug(&debug)
-            .map_err(KvmError::call("KVM_SET_GUEST_DEBUG"))
+            .set_regs(&regs)
+            .map_err(KvmError::call("KVM_SET_REGS"))
     }
 
     /// A way to get this vCPU, which must be run by the calling thread, out of the guest.
@@ -265,6 +243,32 @@ impl Vcpu {
     /// Takes back a kick's effect on the next entry.
     pub fn clear_kick(&mut self) {
         self.fd.set_kvm_immediate_exit(0);
+    }
+}
+
+/// The guest's data segment.
+fn user_data() -> kvm_segment {
+    kvm_segment {
+        limit: 0xffff_ffff,
+        selector: selector::USER_DATA,
+        type_: 3, // read, write, accessed
+        present: 1,
+        dpl: 3,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    }
+}
+
+/// The guest's code segment.
+fn user_code() -> kvm_segment {
+    kvm_segment {
+        selector: selector::USER_CODE,
+        type_: 11, // execute, read, accessed
+        db: 0,
+        l: 1,
+        ..user_data()
     }
 }
 

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Installs the Debian packages that building needs, and with an argument what more is needed:
+#   resources/setup.sh           to build and run: a C linker
+#   resources/setup.sh tests     to run every test: gdb
+#   resources/setup.sh benches   to run every benchmark: QEMU, to be compared with
+# Does nothing, and asks nobody, where they are there already.
+set -eu
+
+missing=""
+need() { # COMMAND PACKAGE...
+    command -v "$1" >/dev/null 2>&1 && return
+    shift
+    missing="$missing $*"
+}
+
+need cc gcc libc6-dev
+[ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+case "${1:-}" in
+    "") ;;
+    tests) need gdb gdb ;;
+    benches) need qemu-system-x86_64 qemu-system-x86 ;;
+    *) echo "usage: $0 [tests|benches]" >&2; exit 2 ;;
+esac
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "$0: install these Debian packages or their like:$missing" >&2
+    exit 1
+fi
+as_root=""
+[ "$(id -u)" -eq 0 ] || as_root="sudo"
+export DEBIAN_FRONTEND=noninteractive
+$as_root apt-get update -qq
+# shellcheck disable=SC2086 # a list of packages
+$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
