@@ -194,16 +194,14 @@ fn start(
             signals,
             vcpu0,
         }),
-        (machine, endpoint) => {
+        (Err(error), Ok(endpoint)) => {
             let _ = vcpu0.join();
-            if let (Err(_), Ok(endpoint)) = (&machine, endpoint) {
-                endpoint.remove();
-                machine?;
-            }
-            Err(StartError::System {
-                what: "start",
-                source: io::ErrorKind::Other.into(),
-            })
+            endpoint.remove();
+            Err(error)
+        }
+        (_, Err(error)) => {
+            let _ = vcpu0.join();
+            Err(error.into())
         }
     }
 }

@@ -107,8 +107,14 @@ fn serve(
                 interrupted.interrupt_handled(target, None::<MultiThreadStopReason<u64>>)?
             }
             Machine::Disconnected(mut done) => {
-                let _ = done.borrow_conn().flush();
-                return Ok(match done.get_reason() {
+                let reason = done.get_reason();
+                let connection = done.borrow_conn();
+                if reason == DisconnectReason::Kill {
+                    // gdb waits for an answer to vKill, which the stub does not give.
+                    let _ = connection.write_all(b"$OK#9a");
+                }
+                let _ = connection.flush();
+                return Ok(match reason {
                     DisconnectReason::Disconnect => Outcome::Detached,
                     DisconnectReason::Kill => Outcome::Killed,
                     DisconnectReason::TargetExited(_) | DisconnectReason::TargetTerminated(_) => {
