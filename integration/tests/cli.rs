@@ -377,7 +377,9 @@ fn gdb_stops_at_a_breakpoint_steps_and_lets_the_sliver_end() {
     ] {
         assert!(said.contains(word), "{word:?} is missing:\n{said}");
     }
-    drop(stderr);
+    stderr
+        .read_to_string(&mut told)
+        .expect("slicectl writes text");
     assert_eq!(run.wait().expect("ours").code(), Some(139), "{said}");
     cli.assert_no_trace();
 }
