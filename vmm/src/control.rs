@@ -1,6 +1,7 @@
 //! Steering a running sliver: the protocol, and the monitor's side of it.
 
 pub mod bell;
+mod connection;
 pub mod endpoint;
 pub mod proto;
 pub mod server;

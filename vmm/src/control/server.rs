@@ -4,20 +4,17 @@
 //! It never waits for one client: everything is non-blocking, a client that does not read its
 //! answers or sends nonsense is dropped, and what it asked to wait for is answered when it happens.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::socket_peercred;
-use serde_json::Value;
-
+use super::connection::{Client, parse};
 use super::endpoint::Endpoint;
 use super::proto::{
     Answer, Notice, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status, StopReason,
-    encode_frame, frame_length, write_frame,
+    write_frame,
 };
 use crate::exit::{CpuTime, Exit};
 use crate::machine::Machine;
@@ -26,12 +23,11 @@ use crate::resident;
 use crate::sched::account::process_ns;
 use crate::signals::Signals;
 use crate::spec::SliverSpec;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_peercred;
 
 /// Clients served at the same time; more have to wait to be accepted.
 const MAX_CLIENTS: usize = 16;
-/// Unsent answers of one client, in bytes, beyond which it is dropped.
-const MAX_UNSENT: usize = 4 << 20;
-
 /// A quiet moment of this length tells that the start is over.
 const SETTLE_AFTER: Duration = Duration::from_millis(100);
 
@@ -48,16 +44,6 @@ pub(crate) struct Server {
     waits: Vec<Wait>,
     next_client: u64,
     settled: bool,
-}
-
-#[derive(Debug)]
-struct Client {
-    number: u64,
-    stream: UnixStream,
-    received: Vec<u8>,
-    unsent: Vec<u8>,
-    debugs: bool,
-    gone: bool,
 }
 
 /// A request that is answered later.
@@ -177,7 +163,7 @@ impl Server {
         ];
         let first_client = fds.len();
         for client in &self.clients {
-            let out = if client.unsent.is_empty() {
+            let out = if client.has_sent_all() {
                 PollFlags::empty()
             } else {
                 PollFlags::OUT
@@ -221,14 +207,7 @@ impl Server {
         if !allowed || stream.set_nonblocking(true).is_err() {
             return;
         }
-        self.clients.push(Client {
-            number: self.next_client,
-            stream,
-            received: Vec::new(),
-            unsent: Vec::new(),
-            debugs: false,
-            gone: false,
-        });
+        self.clients.push(Client::new(self.next_client, stream));
         self.next_client += 1;
     }
 
@@ -388,97 +367,4 @@ struct Ready {
     listener: bool,
     tie: bool,
     clients: Vec<usize>,
-}
-
-impl Client {
-    fn receive(&mut self) {
-        let mut buffer = [0; 16 << 10];
-        loop {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => self.gone = true,
-                Ok(n) => {
-                    self.received.extend_from_slice(&buffer[..n]);
-                    // One buffer a turn: a client that sends without end gets its share only.
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => self.gone = true,
-            }
-            return;
-        }
-    }
-
-    /// The next whole frame's body. A frame that is too long ends the connection: what follows it
-    /// could not be understood.
-    fn next_frame(&mut self) -> Option<Vec<u8>> {
-        let head = <[u8; 4]>::try_from(self.received.get(..4)?).ok()?;
-        let Ok(len) = frame_length(head) else {
-            self.gone = true;
-            return None;
-        };
-        let body = self.received.get(4..4 + len)?.to_vec();
-        self.received.drain(..4 + len);
-        Some(body)
-    }
-
-    fn queue(&mut self, reply: &Reply) {
-        match encode_frame(reply) {
-            Ok(frame) if self.unsent.len() + frame.len() <= MAX_UNSENT => self.unsent.extend(frame),
-            _ => self.gone = true,
-        }
-    }
-
-    fn send(&mut self) {
-        while !self.unsent.is_empty() && !self.gone {
-            match self.stream.write(&self.unsent) {
-                Ok(sent) => drop(self.unsent.drain(..sent)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => self.gone = true,
-            }
-        }
-    }
-}
-
-/// A request, or the id to answer and what is wrong. The version is looked at first: a request of
-/// another version may look different otherwise.
-fn parse(frame: &[u8]) -> Result<Request, (u64, String)> {
-    let value: Value =
-        serde_json::from_slice(frame).map_err(|e| (0, format!("the request is not JSON: {e}")))?;
-    let id = value.get("id").and_then(Value::as_u64).unwrap_or(0);
-    match value.get("v").and_then(Value::as_u64) {
-        Some(version) if version == u64::from(PROTOCOL_VERSION) => {}
-        Some(version) => {
-            let problem = format!(
-                "the request has protocol version {version}, this monitor speaks {PROTOCOL_VERSION}"
-            );
-            return Err((id, problem));
-        }
-        None => return Err((id, "the request has no protocol version `v`".to_owned())),
-    }
-    serde_json::from_value(value).map_err(|e| (id, format!("the request is not understood: {e}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_that_are_not_understood_are_told_why() {
-        for (text, id, says) in [
-            ("", 0, "not JSON"),
-            ("[]", 0, "no protocol version"),
-            (r#"{"v":2,"id":7,"op":"status"}"#, 7, "version 2"),
-            (r#"{"v":1,"id":8,"op":"fly"}"#, 8, "not understood"),
-            (r#"{"v":1,"id":9,"op":"step"}"#, 9, "not understood"),
-        ] {
-            let (told_id, problem) = parse(text.as_bytes()).unwrap_err();
-            assert_eq!(told_id, id, "{text}");
-            assert!(problem.contains(says), "{text}: {problem}");
-        }
-        assert_eq!(
-            parse(br#"{"v":1,"id":3,"op":"pause"}"#).unwrap().op,
-            Op::Pause
-        );
-    }
 }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use object::elf::ProgramType;
 
 use super::*;
+use slice_abi::layout::DEFAULT_STACK_SIZE;
 
 /// An image whose segments lie at `(address, bytes)`, all readable, for tests of others.
 pub(crate) fn image_of(segments: &[(u64, u64)]) -> NativeImage {
