@@ -7,6 +7,8 @@
 
 mod lookup;
 #[cfg(test)]
+mod made_elf;
+#[cfg(test)]
 mod tests;
 
 use std::io::Read;

@@ -89,10 +89,11 @@ impl Run {
             .map_err(|problem| Failure::new(USAGE, vec![problem]))?;
         let places = Places::here();
         let wanted = places.find(&args.image).map_err(fatal)?;
-        let gdb = plan.gdb.map(listen).transpose().map_err(fatal)?;
         let monitor = places.monitor(!args.no_build).map_err(fatal)?;
         let image = places.image(&wanted, !args.no_build).map_err(fatal)?;
         let spec = plan.spec(&image)?;
+        // After what may take long: gdb would give up on an address that nobody serves yet.
+        let gdb = plan.gdb.map(listen).transpose().map_err(fatal)?;
         rundir::prepare(&root).map_err(fatal)?;
         rundir::sweep(&root);
         let core = plan.core.as_deref().map(CoreFile::create).transpose();
