@@ -1,5 +1,7 @@
 //! Whether `/dev/kvm` can be used, and what to do if it cannot.
 
+use std::os::unix::fs::MetadataExt;
+
 use kvm_ioctls::{Cap, Kvm};
 
 use crate::problem::Problem;
@@ -23,9 +25,28 @@ pub struct KvmFacts {
     pub create_error: Option<i32>,
 }
 
-/// Opens the device and asks it; the error number if it cannot be opened.
-pub fn probe() -> Result<KvmFacts, i32> {
-    let kvm = Kvm::new().map_err(|error| error.errno())?;
+/// Why the device cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CannotOpen {
+    /// The error number.
+    pub errno: i32,
+    /// The group whose members may open it, if there is one.
+    pub group: Option<String>,
+}
+
+impl CannotOpen {
+    /// Whether it is there, but not for this user.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.errno, libc::EACCES | libc::EPERM)
+    }
+}
+
+/// Opens the device and asks it.
+pub fn probe() -> Result<KvmFacts, CannotOpen> {
+    let kvm = Kvm::new().map_err(|error| CannotOpen {
+        errno: error.errno(),
+        group: group_that_may_open(),
+    })?;
     Ok(KvmFacts {
         api_version: kvm.get_api_version(),
         max_vcpus: kvm.get_max_vcpus(),
@@ -36,10 +57,10 @@ pub fn probe() -> Result<KvmFacts, i32> {
 }
 
 /// What is wrong with what [`probe`] found, if anything is.
-pub fn verdict(probed: &Result<KvmFacts, i32>, user: &str) -> Result<(), Problem> {
+pub fn verdict(probed: &Result<KvmFacts, CannotOpen>, user: &str) -> Result<(), Problem> {
     let facts = match probed {
         Ok(facts) => facts,
-        Err(errno) => return Err(cannot_open(*errno, user)),
+        Err(error) => return Err(cannot_open(error, user)),
     };
     if facts.api_version != API_VERSION {
         return Err(Problem::new(
@@ -69,22 +90,39 @@ pub fn verdict(probed: &Result<KvmFacts, i32>, user: &str) -> Result<(), Problem
 }
 
 /// The problem with a device that does not open.
-fn cannot_open(errno: i32, user: &str) -> Problem {
-    match errno {
+fn cannot_open(error: &CannotOpen, user: &str) -> Problem {
+    if error.is_forbidden() {
+        let for_now = format!("sudo setfacl -m u:{user}:rw {DEVICE}");
+        let mend = match &error.group {
+            Some(group) => format!(
+                "sudo usermod -aG {group} {user} and log in again, or until the next boot: {for_now}"
+            ),
+            None => for_now,
+        };
+        return Problem::new(DEVICE, format!("may not be opened by {user}")).mend(mend);
+    }
+    match error.errno {
         libc::ENOENT | libc::ENODEV | libc::ENXIO => Problem::new(
             DEVICE,
             "is not there: the kvm module is not loaded, or this host (or the machine it runs \
              in) offers no virtualisation",
         )
-        .mend("sudo modprobe -a kvm_intel kvm_amd; in a container: pass the device, --device /dev/kvm"),
-        libc::EACCES | libc::EPERM => Problem::new(DEVICE, format!("{user} may not open it"))
-            .mend(format!(
-                "sudo usermod -aG kvm {user} and log in again, or for now: \
-                 sudo setfacl -m u:{user}:rw {DEVICE}"
-            )),
-        _ => Problem::new(DEVICE, format!("cannot be opened: {}", error_text(errno)))
+        .mend(
+            "sudo modprobe -a kvm_intel kvm_amd; in a container: pass the device, \
+             --device /dev/kvm",
+        ),
+        errno => Problem::new(DEVICE, format!("cannot be opened: {}", error_text(errno)))
             .mend("look at the kernel's messages: sudo dmesg | grep -i kvm"),
     }
+}
+
+/// The device's group, if its members may open it and it is not root's.
+fn group_that_may_open() -> Option<String> {
+    let metadata = std::fs::metadata(DEVICE).ok()?;
+    if metadata.mode() & 0o060 != 0o060 || metadata.gid() == 0 {
+        return None;
+    }
+    crate::person::group_name(metadata.gid())
 }
 
 fn error_text(errno: i32) -> String {
@@ -112,14 +150,25 @@ mod tests {
     #[test]
     fn each_way_to_fail_says_what_why_and_what_mends_it() {
         let told = |probed| verdict(&probed, "ada").expect_err("a problem").to_string();
-        assert!(told(Err(libc::ENOENT)).contains("modprobe"));
-        let permission = told(Err(libc::EACCES));
+        let closed = |errno, group: Option<&str>| {
+            Err(CannotOpen {
+                errno,
+                group: group.map(str::to_owned),
+            })
+        };
+        assert!(told(closed(libc::ENOENT, None)).contains("modprobe"));
+        let permission = told(closed(libc::EACCES, Some("kvm")));
         assert!(
-            permission.starts_with("/dev/kvm: ada may not open it; "),
+            permission.starts_with("/dev/kvm: may not be opened by ada; "),
             "{permission}"
         );
         assert!(permission.contains("usermod -aG kvm ada"));
-        assert!(told(Err(libc::EIO)).contains("dmesg"));
+        let permission = told(closed(libc::EACCES, None));
+        assert!(
+            permission.ends_with("sudo setfacl -m u:ada:rw /dev/kvm"),
+            "{permission}"
+        );
+        assert!(told(closed(libc::EIO, None)).contains("dmesg"));
         let old = told(Ok(KvmFacts {
             api_version: 11,
             ..good()

@@ -1,10 +1,15 @@
-//! Who runs this: the defaults for owner and contact.
+//! Who runs this: the defaults for owner and contact, and names of accounts.
 
 /// The user's name, or `uid-N` if it has none.
 pub fn user_name() -> String {
     let uid = rustix::process::getuid().as_raw();
     let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     name_in(&accounts, uid).unwrap_or_else(|| format!("uid-{uid}"))
+}
+
+/// The name of a group.
+pub fn group_name(gid: u32) -> Option<String> {
+    name_in(&std::fs::read_to_string("/etc/group").ok()?, gid)
 }
 
 /// `user@host`.
@@ -19,13 +24,13 @@ pub fn contact(user: &str) -> String {
     )
 }
 
-/// The name of the account with number `uid` in the text of a password file.
-fn name_in(accounts: &str, uid: u32) -> Option<String> {
+/// The name of the account with this number in the text of a password or group file.
+fn name_in(accounts: &str, wanted: u32) -> Option<String> {
     accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
         let number: u32 = fields.nth(1)?.parse().ok()?;
-        (number == uid && !name.is_empty()).then(|| name.to_owned())
+        (number == wanted && !name.is_empty()).then(|| name.to_owned())
     })
 }
 

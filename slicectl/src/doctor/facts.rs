@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 
 use crate::host::{self, Memory};
-use crate::kvm::{self, KvmFacts};
+use crate::kvm::{self, CannotOpen, KvmFacts};
 use crate::{person, rundir};
 
 /// What was seen.
@@ -14,8 +14,8 @@ use crate::{person, rundir};
 pub struct Facts {
     /// Who looked.
     pub user: String,
-    /// `/dev/kvm`, or the error number of opening it.
-    pub kvm: Result<KvmFacts, i32>,
+    /// `/dev/kvm`, or why it cannot be opened.
+    pub kvm: Result<KvmFacts, CannotOpen>,
     /// Virtualisation that the processor says it has.
     pub processor: Processor,
     /// The host's memory.

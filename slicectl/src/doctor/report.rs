@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::facts::{Cgroup, Facts, Processor};
-use crate::kvm;
+use crate::kvm::{self, CannotOpen};
 use crate::problem::Problem;
 use crate::rundir::RUN_DIR_VARIABLE;
 use crate::units::format_kib;
@@ -89,7 +89,7 @@ fn kvm(facts: &Facts) -> Check {
             );
             check("kvm", Grade::Ok, told)
         }
-        (Ok(()), Err(errno)) => check("kvm", Grade::Fail, format!("error {errno}")),
+        (Ok(()), Err(error)) => check("kvm", Grade::Fail, format!("error {}", error.errno)),
     }
 }
 
@@ -130,6 +130,13 @@ fn virtualisation(facts: &Facts) -> Check {
             "nothing is needed for native images; for legacy ones use a host, or a nested \
              machine type, with VMX or SVM",
         ),
+        Processor::Neither if facts.kvm.as_ref().is_err_and(CannotOpen::is_forbidden) => check(
+            name,
+            Grade::Warn,
+            "the processor shows neither VMX nor SVM; whether KVM works without them here is not \
+             known, because it could not be asked",
+        )
+        .mended_by("mend kvm first"),
         Processor::Neither => check(
             name,
             Grade::Fail,

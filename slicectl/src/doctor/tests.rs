@@ -5,7 +5,7 @@ use std::fs;
 use super::facts::{Cgroup, Facts, Limits, Processor, cgroup, chosen, processor};
 use super::report::{Check, Grade, judge};
 use crate::host::Memory;
-use crate::kvm::KvmFacts;
+use crate::kvm::{CannotOpen, KvmFacts};
 
 fn good() -> Facts {
     Facts {
@@ -34,6 +34,13 @@ fn good() -> Facts {
     }
 }
 
+fn closed(errno: i32) -> Result<KvmFacts, CannotOpen> {
+    Err(CannotOpen {
+        errno,
+        group: Some("kvm".to_owned()),
+    })
+}
+
 fn find<'a>(checks: &'a [Check], name: &str) -> &'a Check {
     let found = checks.iter().find(|check| check.name == name);
     found.unwrap_or_else(|| panic!("no check {name}"))
@@ -55,7 +62,7 @@ fn a_good_host_has_nothing_to_mend() {
 #[test]
 fn whatever_is_not_fine_says_what_mends_it() {
     let bad = Facts {
-        kvm: Err(libc::ENOENT),
+        kvm: closed(libc::ENOENT),
         processor: Processor::Neither,
         memory: Some(Memory {
             total_kib: 1 << 18,
@@ -83,10 +90,10 @@ fn whatever_is_not_fine_says_what_mends_it() {
 
 #[test]
 fn a_closed_kvm_names_the_user_and_the_group() {
-    let check = judged("kvm", |facts| facts.kvm = Err(libc::EACCES));
+    let check = judged("kvm", |facts| facts.kvm = closed(libc::EACCES));
     assert_eq!(check.status, Grade::Fail);
     assert!(
-        check.explanation.contains("ada may not open it"),
+        check.explanation.contains("may not be opened by ada"),
         "{check:?}"
     );
     assert!(
@@ -116,10 +123,23 @@ fn kvm_without_vmx_or_svm_is_page_table_based_and_only_a_warning() {
 fn without_kvm_a_missing_vmx_is_the_reason() {
     let check = judged("virtualisation", |facts| {
         facts.processor = Processor::Neither;
-        facts.kvm = Err(libc::ENOENT);
+        facts.kvm = closed(libc::ENOENT);
     });
     assert_eq!(check.status, Grade::Fail);
     assert!(check.mend.expect("a remedy").contains("firmware"));
+}
+
+#[test]
+fn a_kvm_that_could_not_be_asked_is_not_said_to_be_unable() {
+    let check = judged("virtualisation", |facts| {
+        facts.processor = Processor::Neither;
+        facts.kvm = closed(libc::EACCES);
+    });
+    assert_eq!(check.status, Grade::Warn);
+    assert!(
+        check.explanation.contains("could not be asked"),
+        "{check:?}"
+    );
 }
 
 #[test]

@@ -13,15 +13,15 @@ use vmm::spec::SliverSpec;
 use crate::cli::RunArgs;
 use crate::gdb;
 use crate::host::Memory;
-use crate::kvm::KvmFacts;
+use crate::kvm::{CannotOpen, KvmFacts};
 use crate::problem::{Failure, MONITOR, Problem, USAGE};
 use crate::units::{format_kib, parse_duration, parse_size};
 
 /// What is known of the host and the user before the run.
 #[derive(Debug, Clone)]
 pub(super) struct Surroundings {
-    /// What `/dev/kvm` offers, or the error number of opening it.
-    pub(super) kvm: Result<KvmFacts, i32>,
+    /// What `/dev/kvm` offers, or why it cannot be opened.
+    pub(super) kvm: Result<KvmFacts, CannotOpen>,
     /// The host's memory.
     pub(super) memory: Option<Memory>,
     /// The user's name.

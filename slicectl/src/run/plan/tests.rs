@@ -136,7 +136,10 @@ fn memory_that_is_not_there_is_refused_with_both_amounts() {
 #[test]
 fn a_missing_or_closed_kvm_is_no_usage_error() {
     let mut around = around();
-    around.kvm = Err(libc::EACCES);
+    around.kvm = Err(CannotOpen {
+        errno: libc::EACCES,
+        group: Some("kvm".to_owned()),
+    });
     let failure = check(&args(&["hello"]), &around).expect_err("must be refused");
     assert_eq!(failure.status, MONITOR);
     assert!(
