@@ -10,25 +10,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
-
-/// Flags that make a native image of what rustc compiles: no start files, no libc, at a fixed
-/// place, with segments that share no page and frame pointers for backtraces.
-pub const IMAGE_RUSTFLAGS: &[&str] = &[
-    "-Crelocation-model=static",
-    "-Cforce-frame-pointers=yes",
-    "-Clink-arg=-nostartfiles",
-    "-Clink-arg=-nostdlib",
-    "-Clink-arg=-static",
-    "-Clink-arg=-no-pie",
-    "-Clink-arg=-Wl,--image-base=0x200000",
-    "-Clink-arg=-Wl,-z,separate-code",
-    "-Clink-arg=-Wl,-z,max-page-size=4096",
-    "-Clink-arg=-Wl,-z,norelro",
-    "-Clink-arg=-Wl,--build-id=none",
-    "-Clink-arg=-Wl,--gc-sections",
-];
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+use slicectl::cargo::{IMAGE_RUSTFLAGS, TARGET};
 
 /// The root of the source tree.
 pub fn workspace() -> &'static Path {

@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::artifacts::{IMAGE_RUSTFLAGS, target_dir, workspace};
+use slicectl::cargo::IMAGE_RUSTFLAGS;
+
+use crate::artifacts::{target_dir, workspace};
 
 /// The guest of `guests/bare`, which takes what to do as its argument.
 ///

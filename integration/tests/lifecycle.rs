@@ -122,7 +122,7 @@ fn two_clients_are_served_side_by_side() {
 fn clients_that_say_nothing_keep_nobody_away() {
     needs_kvm!();
     let sliver = idler();
-    let silent: Vec<Client> = (0..10).map(|_| sliver.control()).collect();
+    let silent: Vec<Client> = (0..40).map(|_| sliver.control()).collect();
     assert_eq!(sliver.control().status().state, State::Running);
     drop(silent);
     assert_eq!(sliver.control().status().state, State::Running);

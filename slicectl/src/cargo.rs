@@ -14,7 +14,7 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What makes an executable a native image: static, where a sliver's memory begins, each segment
 /// on pages of its own with one permission, and with frame pointers for backtraces.
-const IMAGE_RUSTFLAGS: &[&str] = &[
+pub const IMAGE_RUSTFLAGS: &[&str] = &[
     "-Crelocation-model=static",
     "-Cforce-frame-pointers=yes",
     "-Clink-arg=-nostartfiles",

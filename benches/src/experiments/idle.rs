@@ -7,6 +7,8 @@
 //! kernel's own memory are in it.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use integration::{artifacts, guests};
@@ -19,6 +21,9 @@ use crate::stats::slope;
 
 /// Memory of a sliver, as the monitor gives it to who asks for nothing else.
 const GUEST_KIB: u64 = DEFAULT_MEMORY_MIB << 10;
+
+/// By then a sliver's start is over and its monitor has given back what only the start needed.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
 
 /// Runs it.
 pub(crate) fn run(lab: &mut Lab) -> Result<Vec<Samples>> {
@@ -33,6 +38,7 @@ pub(crate) fn run(lab: &mut Lab) -> Result<Vec<Samples>> {
         let sliver = lab.start_sliver(&spec)?;
         sliver.wait_for_output()?;
         if slivers.is_empty() {
+            thread::sleep(SETTLED_AFTER);
             alone = pss_mib(&sliver)?;
         }
         slivers.push(sliver);

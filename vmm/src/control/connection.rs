@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -15,6 +16,8 @@ const MAX_UNSENT: usize = 4 << 20;
 pub(super) struct Client {
     /// Its number among all clients there have been.
     pub(super) number: u64,
+    /// When it last sent something.
+    pub(super) last_heard: Instant,
     /// The connection.
     pub(super) stream: UnixStream,
     received: Vec<u8>,
@@ -30,6 +33,7 @@ impl Client {
     pub(super) fn new(number: u64, stream: UnixStream) -> Self {
         Self {
             number,
+            last_heard: Instant::now(),
             stream,
             received: Vec::new(),
             unsent: Vec::new(),
@@ -50,6 +54,7 @@ impl Client {
             match self.stream.read(&mut buffer) {
                 Ok(0) => self.gone = true,
                 Ok(n) => {
+                    self.last_heard = Instant::now();
                     self.received.extend_from_slice(&buffer[..n]);
                     // One buffer a turn: a client that sends without end gets its share only.
                 }

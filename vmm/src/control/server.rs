@@ -26,7 +26,8 @@ use crate::spec::SliverSpec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 
-/// Clients served at the same time; more have to wait to be accepted.
+/// Clients served at the same time. One more takes the place of the one that has been silent for
+/// the longest time and waits for nothing: silent clients must not lock out the operator.
 const MAX_CLIENTS: usize = 16;
 /// A quiet moment of this length tells that the start is over.
 const SETTLE_AFTER: Duration = Duration::from_millis(100);
@@ -133,11 +134,11 @@ impl Server {
             self.machine
                 .end(Exit::stopped("whoever ran it in the foreground is gone"));
         }
-        if ready.listener {
-            self.accept();
-        }
         for index in ready.clients {
             self.serve_client(index);
+        }
+        if ready.listener {
+            self.accept();
         }
         self.answer_waits();
         for client in &mut self.clients {
@@ -148,18 +149,10 @@ impl Server {
     }
 
     fn wait(&self, timeout: Option<Duration>) -> io::Result<Ready> {
-        let room = self.clients.len() < MAX_CLIENTS;
         let mut fds = vec![
             PollFd::new(&self.machine.bell, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(
-                self.endpoint.listener(),
-                if room {
-                    PollFlags::IN
-                } else {
-                    PollFlags::empty()
-                },
-            ),
+            PollFd::new(self.endpoint.listener(), PollFlags::IN),
         ];
         let first_client = fds.len();
         for client in &self.clients {
@@ -173,7 +166,6 @@ impl Server {
         if let Some(tie) = &self.tie {
             fds.push(PollFd::from_borrowed_fd(tie.as_fd(), PollFlags::IN));
         }
-        // Rounded up: a wait that ends a little early would only be repeated.
         let timeout = timeout.map(|t| Timespec {
             tv_sec: t.as_secs().min(i32::MAX as u64) as i64,
             tv_nsec: i64::from(t.subsec_nanos()),
@@ -207,8 +199,24 @@ impl Server {
         if !allowed || stream.set_nonblocking(true).is_err() {
             return;
         }
+        if self.clients.len() >= MAX_CLIENTS {
+            self.make_room();
+        }
         self.clients.push(Client::new(self.next_client, stream));
         self.next_client += 1;
+    }
+
+    /// Drops the client that would miss it the least.
+    fn make_room(&mut self) {
+        let waits = &self.waits;
+        let cost = |client: &Client| {
+            let waiting = waits.iter().any(|wait| wait.client == client.number);
+            (client.debugs, waiting, client.last_heard)
+        };
+        if let Some(client) = self.clients.iter_mut().min_by_key(|client| cost(client)) {
+            client.gone = true;
+        }
+        self.drop_gone();
     }
 
     fn serve_client(&mut self, index: usize) {
