@@ -21,7 +21,7 @@ pub struct KvmFacts {
     pub max_vcpus: usize,
     /// Whether guest memory can be user memory and a run can be cut short: slivers need both.
     pub needed_capabilities: bool,
-    /// The error number of an attempt to create a VM, if it failed.
+    /// The error number of an attempt to create a VM, if there was one and it failed.
     pub create_error: Option<i32>,
 }
 
@@ -41,8 +41,8 @@ impl CannotOpen {
     }
 }
 
-/// Opens the device and asks it.
-pub fn probe() -> Result<KvmFacts, CannotOpen> {
+/// Opens the device and asks it. `thoroughly` means to create a VM, too, which takes a while.
+pub fn probe(thoroughly: bool) -> Result<KvmFacts, CannotOpen> {
     let kvm = Kvm::new().map_err(|error| CannotOpen {
         errno: error.errno(),
         group: group_that_may_open(),
@@ -52,7 +52,10 @@ pub fn probe() -> Result<KvmFacts, CannotOpen> {
         max_vcpus: kvm.get_max_vcpus(),
         needed_capabilities: kvm.check_extension(Cap::UserMemory)
             && kvm.check_extension(Cap::ImmediateExit),
-        create_error: kvm.create_vm().err().map(|error| error.errno()),
+        create_error: thoroughly
+            .then(|| kvm.create_vm().err())
+            .flatten()
+            .map(|error| error.errno()),
     })
 }
 

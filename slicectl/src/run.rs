@@ -77,7 +77,7 @@ impl Run {
         let fatal = |problem: Problem| Failure::new(MONITOR, vec![problem]);
         let user = person::user_name();
         let around = Surroundings {
-            kvm: kvm::probe(),
+            kvm: kvm::probe(false),
             memory: host::memory(),
             contact: person::contact(&user),
             user,

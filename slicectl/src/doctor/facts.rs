@@ -78,7 +78,7 @@ pub fn gather() -> Facts {
     let read = |path: &str| fs::read_to_string(path).ok();
     Facts {
         user: person::user_name(),
-        kvm: kvm::probe(),
+        kvm: kvm::probe(true),
         processor: processor(&read("/proc/cpuinfo").unwrap_or_default()),
         memory: host::memory(),
         huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled")
