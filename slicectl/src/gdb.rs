@@ -21,7 +21,7 @@ use vmm::control::proto::Op;
 
 use crate::client::Client;
 use crate::problem::Problem;
-use crate::report::say;
+use crate::report::{note, say};
 
 use session::{Outcome, Session};
 use target::SliverTarget;
@@ -92,10 +92,10 @@ pub fn serve(
     };
     let thread = std::thread::Builder::new().name("gdb".to_owned());
     let thread = thread.spawn(move || server.run()).map_err(what)?;
-    eprintln!(
-        "gdb: waiting on {address}; connect with: gdb {} -ex 'target remote {address}'",
+    note(format_args!(
+        "gdb: waiting on {address}; connect with: gdb {} -ex 'target remote {address}'\n",
         image.display()
-    );
+    ));
     Ok(Server { thread, ended })
 }
 

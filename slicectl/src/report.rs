@@ -11,7 +11,12 @@ use crate::units::{format_kib, format_micros};
 
 /// Prints a line to stderr, marked as ours. A closed stderr is nothing to die of.
 pub fn say(message: impl Display) {
-    let _ = writeln!(std::io::stderr(), "slicectl: {message}");
+    note(format_args!("slicectl: {message}\n"));
+}
+
+/// Prints text to stderr as it is.
+pub fn note(text: impl Display) {
+    let _ = write!(std::io::stderr(), "{text}");
 }
 
 /// Prints text to stdout; whether that worked (a closed pipe is not an error worth a panic).

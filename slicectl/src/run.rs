@@ -190,7 +190,7 @@ impl Run {
         let fault = record.exit.kind == ExitKind::Fault;
         if fault || (record.exit.kind == ExitKind::Exited && record.exit.status == PANICKED) {
             let frames = backtrace::symbolise(self.spec.image(), &detail.backtrace);
-            eprint!("{}", report::backtrace(&frames));
+            report::note(report::backtrace(&frames));
         }
         if let Some(core) = self.core.filter(|_| fault) {
             tell_core(
@@ -200,7 +200,7 @@ impl Run {
             );
         }
         if self.timing {
-            eprint!("{}", report::timing(record));
+            report::note(report::timing(record));
         }
     }
 }
