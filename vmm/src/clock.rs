@@ -9,7 +9,8 @@ use slice_abi::clock::ClockReading;
 /// Fractional bits of the multiplier.
 const SHIFT: u32 = 32;
 
-/// An error is worked off within this many nanoseconds...
+/// An error is worked off within this many nanoseconds, or twice the time since it was last looked
+/// at if that is longer (a correction in force for longer than it was made for overshoots)...
 const CORRECTION_NS: i128 = 16_000_000_000;
 
 /// ...but never by more than this many parts per million, the kernel's own bound for slewing.
@@ -75,7 +76,8 @@ impl SliverClock {
     pub fn follow(&mut self, now: HostTime) {
         let own = self.monotonic_ns(now.tsc);
         let wanted = now.monotonic_ns.saturating_sub(self.offset_ns);
-        let error_ppm = (i128::from(wanted) - i128::from(own)) * 1_000_000 / CORRECTION_NS;
+        let within = CORRECTION_NS.max(2 * i128::from(self.age_ns(now.tsc)));
+        let error_ppm = (i128::from(wanted) - i128::from(own)) * 1_000_000 / within;
         let ppm = error_ppm.clamp(-MAX_CORRECTION_PPM, MAX_CORRECTION_PPM);
         let nominal = i128::from(self.nominal_mult);
         self.reading.mult = (nominal + nominal * ppm / 1_000_000) as u64;
@@ -137,6 +139,26 @@ mod tests {
             .monotonic_ns(later(600, 80).tsc)
             .abs_diff(600 * SECOND);
         assert!(error < 2_000_000, "{error} ns off");
+    }
+
+    #[test]
+    fn the_error_stays_bounded_however_seldom_the_host_is_followed() {
+        for interval in [1, 30, 60, 300, 3600] {
+            let mut clock = SliverClock::start(START, KHZ);
+            for step in 1..200 {
+                clock.follow(later(step * interval, 20));
+            }
+            let now = later(200 * interval, 20);
+            let error = clock
+                .monotonic_ns(now.tsc)
+                .abs_diff(200 * interval * SECOND);
+            // What the drift adds in the time one correction takes, and a little more.
+            let bound = 20_000 * (16 + 4 * interval);
+            assert!(
+                error < bound,
+                "{error} ns off, following every {interval} s"
+            );
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod bell;
 mod connection;
+pub(crate) mod endings;
 pub mod endpoint;
 pub mod proto;
 pub mod server;

@@ -91,7 +91,7 @@ fn write_part(machine: &Machine, part: &Part, file: &File, offset: u64) -> io::R
     let ram = machine.vm().ram();
     let mut result = Ok(());
     let mut buffer = Vec::new();
-    ram.for_each_touched(|start, len| {
+    ram.for_each_backed(|start, len| {
         let end = (start + len).min(part.start + part.len);
         let mut at = start.max(part.start);
         while at < end && result.is_ok() {

@@ -44,7 +44,7 @@ pub struct ExitDetail {
     pub message: String,
     /// The exception, if it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
+    pub fault: Option<Box<Fault>>,
     /// Return addresses of the vCPU that ended it, innermost first: of a fault, or of an exit with
     /// a status other than 0. Unverified: they come from guest memory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -201,7 +201,7 @@ impl Exit {
             status: 139,
             detail: ExitDetail {
                 message,
-                fault: Some(fault),
+                fault: Some(Box::new(fault)),
                 backtrace,
             },
         }
@@ -254,16 +254,21 @@ impl fmt::Display for Fault {
 
 impl ExitRecord {
     /// The record of a sliver that never ran.
-    pub fn of_error(name: &str, slice: &str, message: impl Into<String>) -> Self {
+    pub fn not_started(name: &str, slice: &str, exit: Exit) -> Self {
         Self {
             version: EXIT_RECORD_VERSION,
             name: name.to_owned(),
             slice: slice.to_owned(),
-            exit: Exit::error(message),
+            exit,
             timing_us: Timing::default(),
             cpu_us: CpuTime::default(),
             memory_kib: MemoryUse::default(),
             ignored_accesses: 0,
         }
+    }
+
+    /// The record of a sliver that could not be started.
+    pub fn of_error(name: &str, slice: &str, message: impl Into<String>) -> Self {
+        Self::not_started(name, slice, Exit::error(message))
     }
 }

@@ -17,6 +17,7 @@ pub mod machine;
 mod memory_access;
 pub mod resident;
 mod run;
+pub mod say;
 pub mod sched;
 mod signals;
 pub mod sliver;

@@ -10,13 +10,15 @@
 //!
 //! Each vCPU thread calls [`Lifecycle::checkpoint`] between two stays in the guest. Whoever wants
 //! something of the vCPUs writes it here first and kicks them afterwards; a checkpoint that
-//! follows the kick therefore sees it. The first end counts, later ones are ignored.
+//! follows the kick therefore sees it. The first end counts, later ones are ignored. Only the
+//! control thread pauses, resumes and steps.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::control::proto::{State, StopReason};
 use crate::exit::{Exit, Registers};
+use crate::kvm::tsc::host_tsc;
 use crate::kvm::vcpu::Vcpu;
 
 /// Where a vCPU is.
@@ -28,22 +30,46 @@ enum Place {
     Running,
     /// At a checkpoint, until the sliver is resumed.
     Parked,
-    /// Outside the guest, until somebody reads its output.
-    Waiting,
     /// Done.
     Gone,
 }
 
+/// For whom the sliver is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PausedFor {
+    /// Somebody said `pause`: only a `resume` ends it.
+    Operator,
+    /// A debugger: it ends with the debugger, too.
+    Debugger,
+}
+
 #[derive(Debug)]
 struct Inner {
-    paused: bool,
+    paused: Option<PausedFor>,
     end: Option<Exit>,
     places: Vec<Place>,
     debug: bool,
     stepping: Option<usize>,
     stop: Option<StopReason>,
+    /// Counter value when the last running vCPU came to stand still.
+    still_since: Option<u64>,
     /// A request to the parked vCPU of this index, and then its answer.
     errand: Option<(usize, Errand)>,
+}
+
+impl Inner {
+    fn place(&mut self, index: usize, place: Place) {
+        self.places[index] = place;
+        if self.places.contains(&Place::Running) {
+            self.still_since = None;
+        } else {
+            self.still_since.get_or_insert_with(host_tsc);
+        }
+    }
+
+    fn is_still(&self) -> bool {
+        !self.places.contains(&Place::Running)
+    }
 }
 
 #[derive(Debug)]
@@ -81,15 +107,18 @@ pub struct Presence {
 }
 
 impl Lifecycle {
-    /// A sliver with `vcpus` vCPUs, none of them started.
+    /// A sliver with `vcpus` vCPUs, of which vCPU 0 is on its way.
     pub fn new(vcpus: usize, paused: bool) -> Self {
+        let mut places = vec![Place::Absent; vcpus];
+        places[0] = Place::Running;
         let inner = Inner {
-            paused,
+            paused: paused.then_some(PausedFor::Operator),
             end: None,
-            places: vec![Place::Absent; vcpus],
+            places,
             debug: false,
             stepping: None,
             stop: paused.then_some(StopReason::Paused),
+            still_since: None,
             errand: None,
         };
         Self {
@@ -101,14 +130,12 @@ impl Lifecycle {
 
     /// Every change below leaves the state sound, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self, inner: &Inner) {
-        let attention = inner.paused || inner.end.is_some();
-        self.attention.store(attention, Ordering::Release);
+        let attention = inner.paused.is_some() || inner.end.is_some();
+        self.attention.store(attention, Ordering::SeqCst);
         self.changed.notify_all();
     }
 
@@ -117,16 +144,11 @@ impl Lifecycle {
         let inner = self.lock();
         if inner.end.is_some() {
             State::Ended
-        } else if inner.paused && !inner.places.contains(&Place::Running) {
+        } else if inner.paused.is_some() && inner.is_still() {
             State::Paused
         } else {
             State::Running
         }
-    }
-
-    /// Whether the sliver has ended, without waiting for anything.
-    pub fn has_ended(&self) -> bool {
-        self.attention.load(Ordering::Acquire) && self.lock().end.is_some()
     }
 
     /// How it ended.
@@ -146,20 +168,40 @@ impl Lifecycle {
     }
 
     /// Wants the vCPUs to stand still. The caller kicks them.
-    pub fn pause(&self, reason: StopReason) {
+    pub fn pause(&self, whom: PausedFor) {
         let mut inner = self.lock();
-        if !inner.paused {
-            inner.paused = true;
-            inner.stop = Some(reason);
+        if inner.paused.is_none() {
+            inner.stop = Some(StopReason::Paused);
+        }
+        if inner.paused != Some(PausedFor::Operator) {
+            inner.paused = Some(whom);
         }
         self.publish(&inner);
     }
 
-    /// Lets them go on.
+    /// For whom it is paused, or about to be.
+    pub fn paused_for(&self) -> Option<PausedFor> {
+        self.lock().paused
+    }
+
+    /// Since when it stands still, as a counter value, if it does.
+    pub fn still_since(&self) -> Option<u64> {
+        self.lock().still_since
+    }
+
+    /// Lets the vCPUs go on. From here on they count as running.
     pub fn resume(&self) {
         let mut inner = self.lock();
-        inner.paused = false;
-        inner.stop = None;
+        if inner.end.is_none() {
+            inner.paused = None;
+            inner.stop = None;
+            inner.stepping = None;
+            for index in 0..inner.places.len() {
+                if inner.places[index] == Place::Parked {
+                    inner.place(index, Place::Running);
+                }
+            }
+        }
         self.publish(&inner);
     }
 
@@ -173,24 +215,25 @@ impl Lifecycle {
         self.lock().debug
     }
 
+    /// Whether the parked vCPU `index` could be stepped.
+    pub fn can_step(&self, index: usize) -> bool {
+        let inner = self.lock();
+        inner.end.is_none() && inner.places.get(index) == Some(&Place::Parked)
+    }
+
     /// Lets the parked vCPU `index` run for one instruction.
-    pub fn step(&self, index: usize) -> Result<(), &'static str> {
+    pub fn step(&self, index: usize) {
         let mut inner = self.lock();
-        match inner.places.get(index) {
-            Some(Place::Parked) if inner.end.is_none() => {}
-            _ => return Err("the vCPU does not stand still"),
-        }
         inner.stepping = Some(index);
         inner.stop = None;
-        inner.places[index] = Place::Running;
+        inner.place(index, Place::Running);
         self.publish(&inner);
-        Ok(())
     }
 
     /// Why the sliver stopped, once it stands still.
     pub fn stop_reason(&self) -> Option<StopReason> {
         let inner = self.lock();
-        let still = inner.end.is_some() || !inner.places.contains(&Place::Running);
+        let still = inner.end.is_some() || inner.is_still();
         inner.stop.clone().filter(|_| still)
     }
 
@@ -200,13 +243,8 @@ impl Lifecycle {
         if inner.end.is_some() || inner.places.get(index) != Some(&Place::Absent) {
             return false;
         }
-        inner.places[index] = Place::Running;
+        inner.place(index, Place::Running);
         true
-    }
-
-    /// Whether vCPU `index` exists and has not been started.
-    pub fn is_absent(&self, index: usize) -> bool {
-        self.lock().places.get(index) == Some(&Place::Absent)
     }
 
     /// The indices of vCPUs that have been started.
@@ -217,17 +255,6 @@ impl Lifecycle {
             .collect()
     }
 
-    /// A vCPU waits for its output to be read, or has ceased to.
-    pub fn set_waiting(&self, index: usize, waits: bool) {
-        let mut inner = self.lock();
-        inner.places[index] = if waits {
-            Place::Waiting
-        } else {
-            Place::Running
-        };
-        self.changed.notify_all();
-    }
-
     /// A vCPU asks what to do. `parked` is called when it comes to stand still.
     pub fn checkpoint(
         &self,
@@ -235,23 +262,23 @@ impl Lifecycle {
         presence: &mut Presence,
         parked: &dyn Fn(),
     ) -> Verdict {
-        if !self.attention.load(Ordering::Acquire) {
+        if !self.attention.load(Ordering::SeqCst) && !presence.stepping {
             return Verdict::Run;
         }
         let index = vcpu.index();
         let mut inner = self.lock();
         loop {
             if inner.end.is_some() {
-                inner.places[index] = Place::Gone;
+                inner.place(index, Place::Gone);
                 self.changed.notify_all();
                 return Verdict::End;
             }
-            if !inner.paused || inner.stepping == Some(index) {
+            if inner.paused.is_none() || inner.stepping == Some(index) {
                 break;
             }
             if inner.places[index] != Place::Parked {
                 vcpu.settle();
-                inner.places[index] = Place::Parked;
+                inner.place(index, Place::Parked);
                 self.changed.notify_all();
                 parked();
             }
@@ -264,26 +291,31 @@ impl Lifecycle {
             inner = self
                 .changed
                 .wait(inner)
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+                .unwrap_or_else(PoisonError::into_inner);
         }
-        inner.places[index] = Place::Running;
-        presence.stepping = inner.stepping == Some(index);
-        if presence.stepping
-            && let Err(error) = vcpu.set_trap_flag(true)
+        let step = inner.stepping == Some(index);
+        if step != presence.stepping
+            && let Err(error) = vcpu.set_trap_flag(step)
         {
             inner.end = Some(Exit::error(format!("cannot step vCPU {index}: {error}")));
-            inner.places[index] = Place::Gone;
+            inner.place(index, Place::Gone);
             self.publish(&inner);
             return Verdict::End;
         }
+        presence.stepping = step;
+        inner.place(index, Place::Running);
         Verdict::Run
     }
 
-    /// A vCPU left the guest for the debugger: the sliver pauses. The caller kicks the others.
-    pub fn stop_for_debugger(&self, reason: StopReason) {
+    /// vCPU `index` left the guest for the debugger: the sliver pauses. The caller kicks the
+    /// others. The end of a step that nobody waits for any more changes nothing.
+    pub fn stop_for_debugger(&self, index: usize, reason: StopReason) {
         let mut inner = self.lock();
+        if matches!(reason, StopReason::Step { .. }) && inner.stepping != Some(index) {
+            return;
+        }
         inner.stepping = None;
-        inner.paused = true;
+        inner.paused.get_or_insert(PausedFor::Debugger);
         inner.stop = Some(reason);
         self.publish(&inner);
     }
@@ -299,7 +331,8 @@ impl Lifecycle {
     }
 
     /// Hands an errand to a parked vCPU, whose thread alone touches its registers, and waits for
-    /// the answer: it comes at once, because the thread waits for nothing else.
+    /// the answer: it comes at once, because a parked thread waits for nothing else and stays
+    /// parked until this one, the control thread, resumes it.
     fn send(&self, index: usize, errand: Errand) -> Result<Registers, String> {
         let mut inner = self.lock();
         if inner.end.is_some() || inner.places.get(index) != Some(&Place::Parked) {
@@ -308,10 +341,9 @@ impl Lifecycle {
         inner.errand = Some((index, errand));
         self.changed.notify_all();
         loop {
-            if let Some((_, Errand::Done(_))) = &inner.errand
-                && let Some((_, Errand::Done(result))) = inner.errand.take()
-            {
-                return result;
+            match inner.errand.take() {
+                Some((_, Errand::Done(result))) => return result,
+                unanswered => inner.errand = unanswered,
             }
             if inner.end.is_some() {
                 inner.errand = None;
@@ -320,7 +352,7 @@ impl Lifecycle {
             inner = self
                 .changed
                 .wait(inner)
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -330,13 +362,13 @@ fn run_errand(vcpu: &mut Vcpu, presence: &mut Presence, errand: &mut Errand) -> 
     let result = match (&errand, presence.shown_registers) {
         (Errand::Done(_), _) => return false,
         (Errand::Read, Some(shown)) => Ok(shown),
-        (Errand::Read, None) => vcpu.registers(),
-        (Errand::Write(_), Some(_)) => {
-            *errand = Errand::Done(Err("the vCPU has faulted and cannot go on".to_owned()));
-            return true;
-        }
-        (Errand::Write(registers), None) => vcpu.set_registers(registers).map(|()| *registers),
+        (Errand::Read, None) => vcpu.registers().map_err(|error| error.to_string()),
+        (Errand::Write(_), Some(_)) => Err("the vCPU has faulted and cannot go on".to_owned()),
+        (Errand::Write(registers), None) => vcpu
+            .set_registers(registers)
+            .map(|()| *registers)
+            .map_err(|error| error.to_string()),
     };
-    *errand = Errand::Done(result.map_err(|error| error.to_string()));
+    *errand = Errand::Done(result);
     true
 }

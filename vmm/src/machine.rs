@@ -3,7 +3,7 @@
 //! Shared by the vCPU threads and the control thread. vCPU 0 runs on the thread that calls
 //! [`Machine::run`]; the others get a thread each when the guest first wakes them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,26 +19,26 @@ use crate::boot::slice::layout::{Layout, low};
 use crate::boot::slice::load;
 use crate::clock::{HostTime, SliverClock};
 use crate::control::bell::Bell;
-use crate::control::proto::StopReason;
 use crate::devices::bus::Bus;
-use crate::devices::output::Patience;
 use crate::doze::Doze;
 use crate::exit::{Exit, Registers};
 use crate::kvm::cpuid::Processor;
+use crate::kvm::kick::Kick;
 use crate::kvm::tsc::host_tsc;
-use crate::kvm::vcpu::{Kick, Vcpu};
+use crate::kvm::vcpu::Vcpu;
 use crate::kvm::vm::{KvmError, Vm};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, PausedFor};
 use crate::sched::account::GuestAccount;
 
-/// The record is brought up to date when a vCPU has idled and it is older than this.
-const CLOCK_AGE_NS: u64 = 1_000_000_000;
+/// The guest's clocks are brought up to date this often while it runs.
+pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// What one vCPU has outside its thread.
 #[derive(Debug, Default)]
 pub(crate) struct VcpuSlot {
-    pub(crate) doze: Doze,
-    pub(crate) kick: OnceLock<Kick>,
+    doze: Doze,
+    dozes: AtomicBool,
+    pub(crate) kick: OnceLock<Arc<Kick>>,
     pub(crate) account: GuestAccount,
     /// Registers when it left the guest for good.
     pub(crate) last_registers: OnceLock<Registers>,
@@ -53,14 +53,16 @@ pub struct Machine {
     processor: Processor,
     bus: Bus,
     clock: Mutex<SliverClock>,
-    paused_tsc: AtomicU64,
     /// Where a sliver's life is decided.
     pub lifecycle: Lifecycle,
     /// Wakes the control thread.
-    pub bell: Bell,
+    pub bell: Arc<Bell>,
     pub(crate) slots: Vec<VcpuSlot>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     entered_tsc: AtomicU64,
+    /// Counter value at which the clocks are due to be brought up to date, and how often they are.
+    follow_at: AtomicU64,
+    follow_ticks: u64,
 }
 
 /// The parts of a machine, made by [`crate::sliver`].
@@ -71,7 +73,7 @@ pub(crate) struct Parts {
     pub(crate) layout: Layout,
     pub(crate) processor: Processor,
     pub(crate) bus: Bus,
-    pub(crate) bell: Bell,
+    pub(crate) bell: Arc<Bell>,
     pub(crate) tsc_khz: u32,
     pub(crate) start_paused: bool,
 }
@@ -90,11 +92,11 @@ impl Machine {
             start_paused,
         } = parts;
         let clock = SliverClock::start(host_time(), tsc_khz);
-        vm.system().clock().publish(clock.reading());
+        let follow_ticks = FOLLOW_EVERY.as_millis() as u64 * u64::from(tsc_khz);
+        vm.system().clock().publish(|| *clock.reading());
         Self {
             lifecycle: Lifecycle::new(layout.vcpus(), start_paused),
             slots: (0..layout.vcpus()).map(|_| VcpuSlot::default()).collect(),
-            paused_tsc: AtomicU64::new(host_tsc()),
             vm,
             image,
             layout,
@@ -104,12 +106,13 @@ impl Machine {
             bell,
             threads: Mutex::default(),
             entered_tsc: AtomicU64::new(0),
+            follow_at: AtomicU64::new(host_tsc() + follow_ticks),
+            follow_ticks,
         }
     }
 
     /// Runs vCPU 0 on this thread until the sliver has ended and every other vCPU with it.
     pub fn run(self: &Arc<Self>, vcpu: Vcpu) {
-        self.lifecycle.start_vcpu(vcpu.index());
         crate::run::run_vcpu(self, vcpu);
         loop {
             let Some(thread) = self.threads().pop() else {
@@ -139,24 +142,59 @@ impl Machine {
     }
 
     /// Pauses it; the vCPUs stand still a little later, and the bell rings when each does.
-    pub fn pause(&self) {
-        self.lifecycle.pause(StopReason::Paused);
+    pub fn pause(&self, whom: PausedFor) {
+        self.lifecycle.pause(whom);
         self.kick_all();
-    }
-
-    /// Notes the moment from which the sliver's clock stands still.
-    pub(crate) fn note_paused(&self) {
-        self.paused_tsc.store(host_tsc(), Ordering::Relaxed);
-        self.bell.ring();
     }
 
     /// Lets it go on, its monotonic clock where it stood.
     pub fn resume(&self) {
-        let mut clock = self.clock();
-        clock.resume(self.paused_tsc.load(Ordering::Relaxed), host_time());
-        self.vm.system().clock().publish(clock.reading());
-        drop(clock);
+        self.restart_clock();
         self.lifecycle.resume();
+    }
+
+    /// Lets the parked vCPU `index` run for one instruction.
+    pub fn step(&self, index: usize) -> Result<(), String> {
+        if !self.lifecycle.can_step(index) {
+            return Err(format!("vCPU {index} does not stand still"));
+        }
+        self.restart_clock();
+        self.lifecycle.step(index);
+        Ok(())
+    }
+
+    /// Takes the time for which the sliver has stood still, if it has, out of its monotonic clock.
+    fn restart_clock(&self) {
+        if let Some(since) = self.lifecycle.still_since() {
+            self.set_clock(|clock, now| clock.resume(since, now));
+        }
+    }
+
+    fn set_clock(&self, change: impl FnOnce(&mut SliverClock, HostTime)) {
+        let mut clock = self.clock();
+        self.vm.system().clock().publish(|| {
+            change(&mut clock, host_time());
+            *clock.reading()
+        });
+    }
+
+    /// Brings the guest's clocks up to date with the host's, unless that was done lately.
+    pub(crate) fn follow_host_time(&self) {
+        if host_tsc() >= self.follow_at.load(Ordering::Relaxed) && !self.is_still() {
+            self.set_clock(|clock, now| clock.follow(now));
+            self.follow_at
+                .store(host_tsc() + self.follow_ticks, Ordering::Relaxed);
+        }
+    }
+
+    fn is_still(&self) -> bool {
+        self.lifecycle.still_since().is_some()
+    }
+
+    /// Whether some vCPU runs, so that its clocks have to be looked after.
+    pub(crate) fn is_busy(&self) -> bool {
+        let awake = |index: &usize| !self.slots[*index].dozes.load(Ordering::SeqCst);
+        !self.is_still() && self.lifecycle.started().iter().any(awake)
     }
 
     /// Gets every vCPU out of the guest and out of its sleep.
@@ -226,6 +264,10 @@ impl Machine {
         )
     }
 
+    pub(crate) fn read_byte(&self, address: u64) -> Option<u8> {
+        self.vm.ram().read_obj(GuestAddress(address)).ok()
+    }
+
     fn read_word(&self, address: u64) -> Option<u64> {
         self.vm.ram().read_obj(GuestAddress(address)).ok()
     }
@@ -246,11 +288,14 @@ impl Machine {
             let now = self.clock().monotonic_ns(host_tsc());
             Duration::from_nanos(deadline.saturating_sub(now))
         });
-        self.slots[index].doze.sleep(limit);
-        let mut clock = self.clock();
-        if clock.age_ns(host_tsc()) > CLOCK_AGE_NS {
-            clock.follow(host_time());
-            self.vm.system().clock().publish(clock.reading());
+        let slot = &self.slots[index];
+        slot.dozes.store(true, Ordering::SeqCst);
+        slot.doze.sleep(limit);
+        slot.dozes.store(false, Ordering::SeqCst);
+        if host_tsc() >= self.follow_at.load(Ordering::Relaxed) {
+            self.follow_host_time();
+            // The control thread looks after the clocks while a vCPU runs, and sleeps otherwise.
+            self.bell.ring();
         }
     }
 
@@ -259,7 +304,7 @@ impl Machine {
             Ok(index) if index < self.slots.len() => index,
             _ => return self.bus.ignore(),
         };
-        if self.lifecycle.is_absent(target) && self.lifecycle.start_vcpu(target) {
+        if self.lifecycle.start_vcpu(target) {
             self.start_thread(target);
         } else {
             self.slots[target].doze.wake();
@@ -330,33 +375,32 @@ pub(crate) fn control_register(address: u64) -> Option<u64> {
         .filter(|offset| *offset < control::CONTROL_WINDOW_SIZE)
 }
 
-/// The host's clocks now.
+/// The host's clocks now. They cannot be read at one moment: of a few attempts, the one that took
+/// the shortest time is taken, so that a preemption in between does not shift one against another.
 pub fn host_time() -> HostTime {
+    const ATTEMPTS: usize = 4;
+    /// A reading without interruption takes less than this.
+    const QUICK_TICKS: u64 = 2_000;
     let nanos = |id| {
         let time = clock_gettime(id);
         time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
     };
-    HostTime {
-        tsc: host_tsc(),
-        monotonic_ns: nanos(ClockId::Monotonic),
-        realtime_ns: nanos(ClockId::Realtime),
+    let mut best: Option<(u64, HostTime)> = None;
+    for _ in 0..ATTEMPTS {
+        let before = host_tsc();
+        let (monotonic_ns, realtime_ns) = (nanos(ClockId::Monotonic), nanos(ClockId::Realtime));
+        let took = host_tsc().saturating_sub(before);
+        let time = HostTime {
+            tsc: before + took / 2,
+            monotonic_ns,
+            realtime_ns,
+        };
+        if best.is_none_or(|(least, _)| took < least) {
+            best = Some((took, time));
+        }
+        if took < QUICK_TICKS {
+            break;
+        }
     }
-}
-
-/// Lets a vCPU wait for room for its own output: while it does, it counts as standing still.
-#[derive(Debug)]
-pub(crate) struct WaitForOutput<'a> {
-    pub(crate) machine: &'a Machine,
-    pub(crate) index: usize,
-}
-
-impl Patience for WaitForOutput<'_> {
-    fn go_on(&mut self) -> bool {
-        !self.machine.lifecycle.has_ended()
-    }
-
-    fn waits(&mut self, waits: bool) {
-        self.machine.lifecycle.set_waiting(self.index, waits);
-        self.machine.bell.ring();
-    }
+    best.map(|(_, time)| time).expect("there was an attempt")
 }

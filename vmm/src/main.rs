@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,10 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use vmm::control::proto::{Notice, write_frame};
-use vmm::exit::ExitRecord;
+use vmm::exit::{ExitKind, ExitRecord};
 use vmm::inherited;
 use vmm::resident;
+use vmm::say::say;
 use vmm::sliver::{self, Resources};
 use vmm::spec::{MAX_SPEC_BYTES, SliverSpec};
 use vmm::stopwatch::Stopwatch;
@@ -54,11 +55,12 @@ fn main() -> ExitCode {
     let options = match parse(std::env::args_os().skip(1)) {
         Ok(Command::Run(options)) => options,
         Ok(Command::Print(text)) => {
-            print!("{text}");
+            // A reader that has enough, such as `head`, is no mistake.
+            let _ = io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("slicevmm: {error}; see slicevmm --help");
+            say(&format!("{error}; see slicevmm --help"));
             return ExitCode::from(USAGE);
         }
     };
@@ -80,8 +82,8 @@ fn main() -> ExitCode {
         },
         Err(problem) => refuse(tie, problem),
     };
-    if record.exit.status == 125 && record.exit.kind == vmm::exit::ExitKind::Error {
-        eprintln!("slicevmm: {}", record.exit.detail.message);
+    if record.exit.kind == ExitKind::Error {
+        say(&record.exit.detail.message);
     }
     ExitCode::from(record.exit.status)
 }

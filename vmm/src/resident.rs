@@ -29,3 +29,69 @@ pub fn shed_startup_code() {
         unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_DONTNEED) };
     }
 }
+
+/// What of this process's memory is the guest's and what its own, in KiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Guest memory that the host has backed with memory of its own.
+    pub guest_kib: u64,
+    /// Proportional set size of everything else.
+    pub own_kib: u64,
+}
+
+/// Reads the use of memory, with guest memory at `guest` in this process (start, length). What the
+/// kernel does not tell counts as nothing.
+pub fn usage(guest: (u64, u64)) -> Usage {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    tally(&smaps, guest)
+}
+
+/// Adds up an `smaps` file (proc_pid_smaps(5)).
+fn tally(smaps: &str, (start, len): (u64, u64)) -> Usage {
+    let mut usage = Usage::default();
+    let mut in_guest = false;
+    let kib = |text: &str| {
+        text.trim()
+            .strip_suffix(" kB")
+            .and_then(|n| n.trim().parse().ok())
+    };
+    for line in smaps.lines() {
+        if let Some(size) = line.strip_prefix("Rss:").and_then(kib) {
+            usage.guest_kib += if in_guest { size } else { 0 };
+        } else if let Some(size) = line.strip_prefix("Pss:").and_then(kib) {
+            usage.own_kib += if in_guest { 0 } else { size };
+        } else if let Some((from, _)) = line.split_once('-')
+            && let Ok(from) = u64::from_str_radix(from, 16)
+        {
+            in_guest = (start..start + len).contains(&from);
+        }
+    }
+    usage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_memory_is_told_from_the_monitor_s() {
+        let smaps = "\
+            00400000-00500000 r-xp 00000000 fe:00 12   /usr/bin/slicevmm\n\
+            Rss:                 900 kB\nPss:                 300 kB\nPss_Dirty:  0 kB\n\
+            7f0000000000-7f0000200000 rw-p 00000000 00:00 0\n\
+            Rss:                  28 kB\nPss:                  28 kB\n\
+            7f0000200000-7f0004000000 rw-p 00000000 00:00 0\n\
+            Rss:                2048 kB\nPss:                2048 kB\n\
+            7fff00000000-7fff00001000 rw-p 00000000 00:00 0   [stack]\n\
+            Rss:                  12 kB\nPss:                  12 kB\n";
+        let usage = tally(smaps, (0x7f00_0000_0000, 64 << 20));
+        assert_eq!(
+            usage,
+            Usage {
+                guest_kib: 2076,
+                own_kib: 312
+            }
+        );
+        assert_eq!(tally("", (0, 1)), Usage::default());
+    }
+}

@@ -12,10 +12,11 @@ use slice_abi::info::access;
 use crate::boot::slice::layout::low;
 use crate::boot::slice::platform::exception_name;
 use crate::control::proto::StopReason;
+use crate::devices::bus::Done;
 use crate::exit::{Exit, Fault, Registers};
 use crate::kvm::vcpu::Vcpu;
 use crate::lifecycle::{Presence, Verdict};
-use crate::machine::{Machine, WaitForOutput, control_register};
+use crate::machine::{Machine, control_register};
 
 /// How late a vCPU's sleep may end to be coalesced with other timers, in nanoseconds.
 const TIMER_SLACK_NS: u64 = 1_000;
@@ -23,6 +24,8 @@ const TIMER_SLACK_NS: u64 = 1_000;
 const DEBUG_EXCEPTION: u32 = 1;
 /// Exception number of a breakpoint instruction.
 const BREAKPOINT: u32 = 3;
+/// The breakpoint instruction.
+const INT3: u8 = 0xcc;
 /// Exception number of a page fault.
 const PAGE_FAULT: u8 = 14;
 /// In place of an exception number, for what KVM reports without one.
@@ -33,7 +36,7 @@ enum Next {
     /// Nothing happened: the stay was interrupted.
     Enter,
     /// An access to a device was served.
-    Served,
+    Served(Done),
     Control {
         register: u64,
         value: u64,
@@ -51,13 +54,17 @@ pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
     slot.account.adopt();
     // The default slack of 50 us would make every sleep of the guest that much longer.
     let _ = set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
-    let kick = slot.kick.get_or_init(|| vcpu.kick_handle());
+    let kick = Arc::clone(vcpu.kick_handle());
+    kick.adopt();
+    let _ = slot.kick.set(Arc::clone(&kick));
     let mut presence = Presence::default();
+    let mut unfinished = None;
     loop {
-        vcpu.clear_kick();
+        kick.clear();
+        let parked = || machine.bell.ring();
         let verdict = machine
             .lifecycle
-            .checkpoint(&mut vcpu, &mut presence, &|| machine.note_paused());
+            .checkpoint(&mut vcpu, &mut presence, &parked);
         if verdict == Verdict::End {
             break;
         }
@@ -66,21 +73,24 @@ pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
             machine.end(fault(machine, index));
             continue;
         }
-        machine.note_entry();
-        slot.account.enter();
-        let result = vcpu.run();
-        slot.account.leave();
-        let next = match result {
-            Ok(exit) => serve(machine, index, exit),
-            Err(error) => failed_run(&error),
+        let next = match unfinished.take() {
+            Some(device) => {
+                machine.bus().wait_for_room(device);
+                Next::Served(machine.bus().go_on(device, machine.vm().ram()))
+            }
+            None => enter(machine, &mut vcpu),
         };
-        let served = matches!(next, Next::Served | Next::Control { .. });
-        act(machine, &mut vcpu, &mut presence, next);
-        if served && presence.stepping {
+        let ended_step = presence.stepping
+            && match &next {
+                Next::Served(done) => done.unfinished.is_none(),
+                Next::Control { .. } => true,
+                _ => false,
+            };
+        unfinished = act(machine, &mut vcpu, &mut presence, next);
+        if ended_step {
             // KVM executed the instruction itself and raised no exception for it.
             vcpu.settle();
-            let _ = vcpu.set_trap_flag(false);
-            stop_for_debugger(machine, StopReason::Step { vcpu: index });
+            stop_for_debugger(machine, index, StopReason::Step { vcpu: index });
         }
     }
     let registers = presence
@@ -89,11 +99,24 @@ pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
     if let Some(registers) = registers {
         let _ = slot.last_registers.set(registers);
     }
-    kick.retire();
+}
+
+/// One stay in the guest.
+fn enter(machine: &Arc<Machine>, vcpu: &mut Vcpu) -> Next {
+    let index = vcpu.index();
+    let account = &machine.slots[index].account;
+    machine.note_entry();
+    account.enter();
+    let result = vcpu.run();
+    account.leave();
+    match result {
+        Ok(exit) => serve(machine, exit),
+        Err(error) => failed_run(&error),
+    }
 }
 
 /// Does what needs KVM's view of the exit, and says what is left to do.
-fn serve(machine: &Arc<Machine>, index: usize, exit: VcpuExit<'_>) -> Next {
+fn serve(machine: &Machine, exit: VcpuExit<'_>) -> Next {
     match exit {
         VcpuExit::MmioWrite(address, data) => match control_register(address) {
             Some(register) => match <[u8; 8]>::try_from(data).map(u64::from_le_bytes) {
@@ -101,20 +124,11 @@ fn serve(machine: &Arc<Machine>, index: usize, exit: VcpuExit<'_>) -> Next {
                 Ok(value) => Next::Control { register, value },
                 Err(_) => {
                     machine.bus().ignore();
-                    Next::Served
+                    Next::Served(Done::default())
                 }
             },
             None if address == low::FAULT => Next::Exception,
-            None => {
-                let mut patience = WaitForOutput { machine, index };
-                if machine
-                    .bus()
-                    .write(address, data, machine.vm().ram(), &mut patience)
-                {
-                    machine.used_ring_moved();
-                }
-                Next::Served
-            }
+            None => Next::Served(machine.bus().write(address, data, machine.vm().ram())),
         },
         VcpuExit::MmioRead(address, data) => {
             if control_register(address).is_some() {
@@ -123,7 +137,7 @@ fn serve(machine: &Arc<Machine>, index: usize, exit: VcpuExit<'_>) -> Next {
             } else {
                 machine.bus().read(address, data);
             }
-            Next::Served
+            Next::Served(Done::default())
         }
         VcpuExit::Intr => Next::Enter,
         VcpuExit::Shutdown => Next::Broken("triple fault"),
@@ -150,10 +164,22 @@ fn failed_run(error: &io::Error) -> Next {
     }
 }
 
-fn act(machine: &Arc<Machine>, vcpu: &mut Vcpu, presence: &mut Presence, next: Next) {
+/// Does what is left to do. Gives the device that has not finished.
+fn act(
+    machine: &Arc<Machine>,
+    vcpu: &mut Vcpu,
+    presence: &mut Presence,
+    next: Next,
+) -> Option<usize> {
     let index = vcpu.index();
     match next {
-        Next::Enter | Next::Served => {}
+        Next::Enter => {}
+        Next::Served(done) => {
+            if done.wake {
+                machine.used_ring_moved();
+            }
+            return done.unfinished;
+        }
         // A step does not sleep: `IDLE` may return early.
         Next::Control { register: IDLE, .. } if presence.stepping => {}
         Next::Control { register, value } => machine.write_control(index, register, value),
@@ -165,7 +191,7 @@ fn act(machine: &Arc<Machine>, vcpu: &mut Vcpu, presence: &mut Presence, next: N
             }
             machine.end(exit);
         }
-        Next::Exception if machine.lifecycle.is_debugged() => {
+        Next::Exception if presence.stepping || machine.lifecycle.is_debugged() => {
             debug_exception(machine, vcpu, presence);
         }
         Next::Exception => {
@@ -189,42 +215,50 @@ fn act(machine: &Arc<Machine>, vcpu: &mut Vcpu, presence: &mut Presence, next: N
         }
         Next::Error(message) => machine.end(Exit::error(message)),
     }
+    None
 }
 
-/// An exception while a debugger is there. Breakpoints and single steps are exceptions of the guest
-/// like others: KVM's own guest debugging does not keep them from the guest where it is page-table
-/// based. The vCPU is put back to where it was before the stub.
+/// An exception while a debugger is there or was a moment ago. Breakpoints and single steps are
+/// exceptions of the guest like others: KVM's own guest debugging does not keep them from the guest
+/// where it is page-table based. The vCPU is put back to where it was before the stub.
 fn debug_exception(machine: &Machine, vcpu: &mut Vcpu, presence: &mut Presence) {
     let index = vcpu.index();
     let record = machine.vm().system().fault_record(index);
     let mut registers = Registers::from(&record);
     let reason = match u32::try_from(record.vector) {
-        Ok(BREAKPOINT) => {
+        Ok(BREAKPOINT) if machine.lifecycle.is_debugged() => {
             // The instruction has been executed; a debugger wants to see it before that.
-            registers.rip = registers.rip.wrapping_sub(1);
-            Some(StopReason::Breakpoint { vcpu: index })
+            let at = registers.rip.wrapping_sub(1);
+            let is_int3 = machine.read_byte(at) == Some(INT3);
+            registers.rip = if is_int3 { at } else { registers.rip };
+            is_int3.then_some(StopReason::Breakpoint { vcpu: index })
         }
-        Ok(DEBUG_EXCEPTION) => Some(StopReason::Step { vcpu: index }),
+        Ok(DEBUG_EXCEPTION) if presence.stepping => Some(StopReason::Step { vcpu: index }),
         _ => None,
     };
     if let Some(reason) = reason
         && vcpu.return_from_exception(&registers).is_ok()
     {
-        return stop_for_debugger(machine, reason);
+        // The trap flag went with the exception.
+        presence.stepping = false;
+        return stop_for_debugger(machine, index, reason);
     }
     presence.shown_registers = Some(registers);
-    let vector = record.vector as u8;
-    stop_for_debugger(
-        machine,
-        StopReason::Fault {
-            vcpu: index,
-            vector,
-        },
-    );
+    if machine.lifecycle.is_debugged() {
+        let vector = record.vector as u8;
+        stop_for_debugger(
+            machine,
+            index,
+            StopReason::Fault {
+                vcpu: index,
+                vector,
+            },
+        );
+    }
 }
 
-fn stop_for_debugger(machine: &Machine, reason: StopReason) {
-    machine.lifecycle.stop_for_debugger(reason);
+fn stop_for_debugger(machine: &Machine, index: usize, reason: StopReason) {
+    machine.lifecycle.stop_for_debugger(index, reason);
     machine.kick_all();
 }
 

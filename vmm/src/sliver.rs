@@ -6,16 +6,21 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 
-use crate::boot::image::{Image, ImageError};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::boot::image::{Image, ImageError, plain};
 use crate::boot::slice::layout::{Layout, TooSmall};
 use crate::boot::slice::load::{self, LoadError};
 use crate::control::bell::Bell;
+use crate::control::endings::{Endings, timespec};
 use crate::control::endpoint::{Endpoint, EndpointError};
 use crate::control::proto::{Notice, write_frame};
 use crate::control::server::Server;
@@ -27,10 +32,13 @@ use crate::exit::{
     CpuTime, EXIT_RECORD_VERSION, Exit, ExitKind, ExitRecord, MemoryUse, Registers, Timing,
 };
 use crate::kvm::cpuid::Processor;
+use crate::kvm::kick::install_kick_handler;
 use crate::kvm::memory::{GuestRam, MapError};
-use crate::kvm::vcpu::{Vcpu, install_kick_handler};
-use crate::kvm::vm::{self, KvmError, Vm};
+use crate::kvm::vcpu::Vcpu;
+use crate::kvm::vm::{self, KvmError, Memory, Vm};
 use crate::machine::{EndGuard, Machine, Parts};
+use crate::resident;
+use crate::say::say;
 use crate::sched::account::process_ns;
 use crate::signals::Signals;
 use crate::spec::SliverSpec;
@@ -55,9 +63,9 @@ pub struct Resources {
 pub enum StartError {
     #[error(transparent)]
     Image(#[from] ImageError),
-    #[error("{}: {problem}", image.display())]
+    #[error("{}: {problem}", plain(image))]
     TooSmall { image: PathBuf, problem: TooSmall },
-    #[error("{}: {problem}", image.display())]
+    #[error("{}: {problem}", plain(image))]
     Load { image: PathBuf, problem: LoadError },
     #[error("{asked_mib} MiB of memory are asked for, this machine has {total_mib} MiB")]
     MoreMemoryThanHost { asked_mib: u64, total_mib: u64 },
@@ -86,36 +94,44 @@ impl StartError {
 pub fn run(spec: &SliverSpec, resources: Resources, watch: Stopwatch) -> ExitRecord {
     let Resources {
         run_dir,
-        mut tie,
+        tie,
         core,
         console,
     } = resources;
-    let record = match start(spec, run_dir, tie.is_some(), console, watch) {
+    let tied = tie.is_some();
+    let signals = match Signals::take_over(tied) {
+        Ok(signals) => signals,
+        Err(source) => {
+            let message = StartError::system("block signals")(source).to_string();
+            return ExitRecord::of_error(spec.name(), spec.slice(), message);
+        }
+    };
+    let endings = Endings::new(signals, tie, spec.time_limit(), watch.started());
+    let (record, endings) = match start(spec, &run_dir, &endings, console, watch) {
         Ok(started) => {
-            let Started {
-                machine,
-                endpoint,
-                signals,
-                vcpu0,
-            } = started;
+            let (machine, vcpu0) = (started.machine, started.vcpu0);
             let server = Server::new(
                 Arc::clone(&machine),
                 spec.clone(),
                 watch.started(),
-                endpoint,
-                tie,
-                signals,
+                started.endpoint,
+                endings,
             );
-            let (endpoint, returned_tie) = server.serve();
-            tie = returned_tie;
+            let (endpoint, endings) = server.serve();
             let milestones = vcpu0.join().unwrap_or_default();
             let record = make_record(spec, &machine, core.as_ref(), &watch, milestones);
-            put_away(endpoint, tie.is_some(), &record);
-            record
+            put_away(endpoint, tied, &record);
+            (record, endings)
         }
-        Err(error) => ExitRecord::of_error(spec.name(), spec.slice(), error.to_string()),
+        Err(exit) => {
+            let record = ExitRecord::not_started(spec.name(), spec.slice(), exit);
+            if !tied && let Ok(endpoint) = Endpoint::open(&run_dir, spec.name()) {
+                put_away(endpoint, tied, &record);
+            }
+            (record, endings)
+        }
     };
-    if let Some(tie) = &tie {
+    if let Some(tie) = endings.tie() {
         // Who is gone does not want to know.
         let _ = write_frame(tie, &Notice::Ended(Box::new(record.clone())));
     }
@@ -126,7 +142,7 @@ fn put_away(endpoint: Endpoint, tied: bool, record: &ExitRecord) {
     if tied {
         endpoint.remove();
     } else if let Err(error) = endpoint.close_with_record(record) {
-        eprintln!("slicevmm: {error}");
+        say(&error.to_string());
     }
 }
 
@@ -134,7 +150,6 @@ fn put_away(endpoint: Endpoint, tied: bool, record: &ExitRecord) {
 struct Started {
     machine: Arc<Machine>,
     endpoint: Endpoint,
-    signals: Signals,
     vcpu0: JoinHandle<Milestones>,
 }
 
@@ -146,13 +161,85 @@ struct Milestones {
     tsc_khz: u32,
 }
 
+/// Starts a sliver, or says how it ended before it began.
 fn start(
     spec: &SliverSpec,
-    run_dir: PathBuf,
-    foreground: bool,
+    run_dir: &Path,
+    endings: &Endings,
     console: File,
     watch: Stopwatch,
-) -> Result<Started, StartError> {
+) -> Result<Started, Exit> {
+    let (vcpu0, birth) = begin(spec, console, watch).map_err(failed)?;
+    let endpoint = Endpoint::open(run_dir, spec.name());
+    if endpoint.is_ok() {
+        let _ = birth.go.send(());
+    } else {
+        birth.cancel.store(true, Ordering::Relaxed);
+    }
+    let machine = birth.wait(endings);
+    if machine.is_err() {
+        birth.cancel.store(true, Ordering::Relaxed);
+    }
+    drop(birth);
+    let exit = match (machine, endpoint) {
+        (Ok(machine), Ok(endpoint)) => {
+            return Ok(Started {
+                machine,
+                endpoint,
+                vcpu0,
+            });
+        }
+        (Err(exit), Ok(endpoint)) => {
+            endpoint.remove();
+            exit
+        }
+        (_, Err(error)) => failed(error.into()),
+    };
+    let _ = vcpu0.join();
+    Err(exit)
+}
+
+fn failed(error: StartError) -> Exit {
+    Exit::error(error.to_string())
+}
+
+/// This thread's side of a machine that is being made on another.
+struct Birth {
+    made: Receiver<Result<Arc<Machine>, StartError>>,
+    bell: Arc<Bell>,
+    go: Sender<()>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Birth {
+    /// Waits for the machine, or for an end that comes first.
+    fn wait(&self, endings: &Endings) -> Result<Arc<Machine>, Exit> {
+        loop {
+            match self.made.try_recv() {
+                Ok(result) => return result.map_err(failed),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => {
+                    return Err(Exit::error("the thread that creates the VM panicked"));
+                }
+            }
+            if let Some(exit) = endings.due() {
+                return Err(exit);
+            }
+            let mut fds = endings.poll_fds();
+            fds.push(PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN));
+            // Interrupted or not: the next turn looks at everything.
+            let _ = poll(&mut fds, endings.time_left().map(timespec).as_ref());
+            self.bell.silence();
+        }
+    }
+}
+
+/// Checks what can be checked, and sets a thread to making the machine.
+fn begin(
+    spec: &SliverSpec,
+    console: File,
+    watch: Stopwatch,
+) -> Result<(JoinHandle<Milestones>, Birth), StartError> {
     let image = Image::open(spec.image())?;
     let layout =
         Layout::new(image.native(), spec.memory_bytes(), spec.vcpus()).map_err(|problem| {
@@ -162,48 +249,30 @@ fn start(
             }
         })?;
     check_host_memory(spec)?;
-    let signals = Signals::take_over(foreground).map_err(StartError::system("block signals"))?;
     install_kick_handler().map_err(StartError::system("install a signal handler"))?;
-
-    let (to_main, from_vcpu0) = channel();
+    let bell = Arc::new(Bell::new().map_err(StartError::system("create an eventfd"))?);
+    let cancel = Arc::new(AtomicBool::new(false));
+    let (to_main, made) = channel();
     let (go, wait_for_go) = channel();
     let plan = Plan {
         spec: spec.clone(),
         image,
         layout,
         console,
+        bell: Arc::clone(&bell),
+        cancel: Arc::clone(&cancel),
     };
     let vcpu0 = thread::Builder::new()
         .name("vcpu0".to_owned())
         .spawn(move || run_vcpu0(plan, &watch, &to_main, &wait_for_go))
         .map_err(StartError::system("start a thread"))?;
-    let endpoint = Endpoint::open(&run_dir, spec.name());
-    if endpoint.is_ok() {
-        let _ = go.send(());
-    }
-    drop(go);
-    let machine = from_vcpu0.recv().unwrap_or_else(|_| {
-        Err(StartError::system("create the VM")(io::Error::other(
-            "its thread panicked",
-        )))
-    });
-    match (machine, endpoint) {
-        (Ok(machine), Ok(endpoint)) => Ok(Started {
-            machine,
-            endpoint,
-            signals,
-            vcpu0,
-        }),
-        (Err(error), Ok(endpoint)) => {
-            let _ = vcpu0.join();
-            endpoint.remove();
-            Err(error)
-        }
-        (_, Err(error)) => {
-            let _ = vcpu0.join();
-            Err(error.into())
-        }
-    }
+    let birth = Birth {
+        made,
+        bell,
+        go,
+        cancel,
+    };
+    Ok((vcpu0, birth))
 }
 
 /// What vCPU 0's thread needs to make the machine.
@@ -212,6 +281,8 @@ struct Plan {
     image: Image,
     layout: Layout,
     console: File,
+    bell: Arc<Bell>,
+    cancel: Arc<AtomicBool>,
 }
 
 /// Makes the machine and, unless the other half of the start failed, runs it.
@@ -222,15 +293,19 @@ fn run_vcpu0(
     go: &Receiver<()>,
 ) -> Milestones {
     let mut milestones = Milestones::default();
-    match make_machine(plan, watch, &mut milestones) {
-        Ok((machine, vcpu)) => {
-            let _ = to_main.send(Ok(Arc::clone(&machine)));
-            if go.recv().is_ok() {
-                let _guard = EndGuard::new(&machine);
-                machine.run(vcpu);
-            }
-        }
-        Err(error) => drop(to_main.send(Err(error))),
+    let bell = Arc::clone(&plan.bell);
+    let made = make_machine(plan, watch, &mut milestones);
+    let (told, mine) = match made {
+        Ok((machine, vcpu)) => (Ok(Arc::clone(&machine)), Some((machine, vcpu))),
+        Err(error) => (Err(error), None),
+    };
+    let _ = to_main.send(told);
+    bell.ring();
+    if let Some((machine, vcpu)) = mine
+        && go.recv().is_ok()
+    {
+        let _guard = EndGuard::new(&machine);
+        machine.run(vcpu);
     }
     milestones
 }
@@ -245,6 +320,8 @@ fn make_machine(
         image,
         layout,
         console,
+        bell,
+        cancel,
     } = plan;
     let kvm = vm::open()?;
     let allowed = kvm.get_max_vcpus();
@@ -262,11 +339,8 @@ fn make_machine(
         load::writable_from(&image),
     )?;
     let system = load::system_area(&image, &layout, devices.len())?;
-    let mut vm = Vm::new(
-        &kvm,
-        (ram, layout.ram().start),
-        (system, layout.system_base()),
-    )?;
+    let memory = Memory { ram, system };
+    let vm = Vm::new(&kvm, memory, layout.ram().start, layout.system_base())?;
     let mut processor = Processor::host();
     let entry = load::prepare_vcpu(0, &image, &layout, vm.ram())
         .map_err(StartError::system("write the vCPU block"))?;
@@ -274,19 +348,13 @@ fn make_machine(
     let tsc_khz = vcpu.tsc_khz()?;
     milestones.vm = watch.elapsed_us();
     milestones.tsc_khz = tsc_khz;
-    load::load_segments(&image, vm.ram()).map_err(|problem| StartError::Load {
-        image: spec.image().to_owned(),
-        problem,
-    })?;
-    load::write_info(
-        vm.system_mut(),
-        &spec,
-        &image,
-        &layout,
-        &processor,
-        &devices,
-    );
-    let bell = Bell::new().map_err(StartError::system("create an eventfd"))?;
+    load::load_segments(&image, vm.ram(), || !cancel.load(Ordering::Relaxed)).map_err(
+        |problem| StartError::Load {
+            image: spec.image().to_owned(),
+            problem,
+        },
+    )?;
+    load::write_info(vm.system(), &spec, &image, &layout, &processor, &devices);
     let start_paused = spec.start_paused();
     let machine = Machine::new(Parts {
         vm,
@@ -330,8 +398,9 @@ fn make_record(
         && let Some(file) = core
         && let Err(error) = core::write(machine, &registers(machine, &exit), file)
     {
-        eprintln!("slicevmm: cannot write the core: {error}");
+        say(&format!("cannot write the core: {error}"));
     }
+    let memory = resident::usage(machine.vm().ram().host_range());
     let guest_us = machine.guest_ns() / 1000;
     let first_instruction = match machine.first_instruction_tsc() {
         0 => 0,
@@ -349,7 +418,10 @@ fn make_record(
             first_instruction,
             total: watch.elapsed_us(),
         },
-        memory_kib: memory_use(machine),
+        memory_kib: MemoryUse {
+            guest_touched: memory.guest_kib,
+            monitor_pss: memory.own_kib,
+        },
         cpu_us: CpuTime {
             guest: guest_us,
             monitor: (process_ns() / 1000).saturating_sub(guest_us),
@@ -371,25 +443,4 @@ fn registers(machine: &Machine, exit: &Exit) -> Vec<(usize, Registers)> {
         all.insert(0, (fault.vcpu, fault.registers));
     }
     all
-}
-
-/// What the process holds; what the kernel does not tell counts as nothing.
-fn memory_use(machine: &Machine) -> MemoryUse {
-    let touched = machine.vm().ram().touched().unwrap_or(0) >> 10;
-    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
-    let pss = rollup
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("Pss:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .trim()
-                .parse()
-                .ok()
-        })
-        .unwrap_or(0u64);
-    MemoryUse {
-        guest_touched: touched,
-        monitor_pss: pss.saturating_sub(touched),
-    }
 }

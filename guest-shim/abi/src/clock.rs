@@ -1,7 +1,8 @@
 //! The clock record: how to turn the time-stamp counter into time, without leaving the guest.
 //!
 //! `monotonic = mono_ns + ((tsc - tsc_base) * mult >> shift)`, and the same from `real_ns` for
-//! wall-clock time. The monitor rewrites the record to follow its host's clocks: the monotonic
+//! wall-clock time. The product needs 128 bits, and a counter below `tsc_base` counts as equal to
+//! it: another vCPU may read one. The monitor rewrites the record to follow its host's clocks: the monotonic
 //! clock never steps back, starts near 0 when the sliver starts and stands still while the
 //! sliver is paused; the real clock is Unix time and may step. Reading is a sequence lock:
 //! [`ClockReading`] holds the arithmetic, [`ClockRecord::begin`] and [`ClockRecord::retry`] the
@@ -88,11 +89,15 @@ impl ClockRecord {
         seq & 1 == 1 || self.seq.load(Ordering::Relaxed) != seq
     }
 
-    /// Writes a new reading; for the monitor, which must be the only writer.
-    pub fn publish(&self, reading: &ClockReading) {
+    /// Writes what `sample` gives; for the monitor, which must be the only writer.
+    ///
+    /// The sample is taken while readers are kept out. Taken before, a reader could still use the
+    /// old record for a moment after the new one's base and find the new one behind it.
+    pub fn publish(&self, sample: impl FnOnce() -> ClockReading) {
         let seq = self.seq.load(Ordering::Relaxed);
         self.seq.store(seq.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
+        fence(Ordering::SeqCst);
+        let reading = sample();
         self.shift.store(reading.shift, Ordering::Relaxed);
         self.mult.store(reading.mult, Ordering::Relaxed);
         self.tsc_base.store(reading.tsc_base, Ordering::Relaxed);
@@ -147,7 +152,7 @@ mod tests {
     #[test]
     fn a_published_reading_is_read_back_and_leaves_the_sequence_even() {
         let record = ClockRecord::default();
-        record.publish(&READING);
+        record.publish(|| READING);
         let (seq, copy) = record.begin();
         assert!(!record.retry(seq));
         assert_eq!((seq, copy), (2, READING));
@@ -161,7 +166,7 @@ mod tests {
         assert!(record.retry(seq));
         record.seq.store(2, Ordering::Relaxed);
         let (seq, _) = record.begin();
-        record.publish(&READING);
+        record.publish(|| READING);
         assert!(record.retry(seq));
     }
 }

@@ -1,7 +1,8 @@
 //! The control window: four write-only registers of 8 bytes in a page of their own.
 //!
 //! Its address is in [`InfoPage::control`](crate::info::InfoPage::control). Each register takes
-//! one aligned 8-byte write. Reads give 0. Any other access is ignored and counted.
+//! one aligned 8-byte write. Reads give 0. A narrower or misaligned write, and one to any other
+//! offset, is ignored and counted; a wider one counts as several of 8 bytes.
 
 /// Bytes of the control window.
 pub const CONTROL_WINDOW_SIZE: u64 = 4096;

@@ -1,7 +1,8 @@
 //! The device table: virtio 1.2 devices over MMIO, each in a page of its own.
 //!
-//! A window is laid out as virtio 1.2, 4.2.2 says, version 2 (no legacy interface). There are no
-//! interrupts: a guest polls its used rings and sleeps in
+//! A window is laid out as virtio 1.2, 4.2.2 says, version 2 (no legacy interface). Registers take
+//! aligned accesses of 4 bytes, the configuration space from offset 0x100 on any width; other
+//! accesses are ignored, read as 0 and are counted. There are no interrupts: a guest polls its used rings and sleeps in
 //! [`control::IDLE`](crate::control::IDLE), which returns when any used ring has moved.
 //!
 //! A register access leaves the guest, and on some hosts that costs as much as copying a hundred

@@ -16,9 +16,11 @@
 //!
 //! A statically linked ELF64 file for x86-64, little endian, type `ET_EXEC`, with:
 //!
-//! - a `PT_NOTE` segment holding one note as described in [`note`];
+//! - at most 64 program headers, and a `PT_NOTE` segment holding one note as described in [`note`]
+//!   within its first 64 KiB;
 //! - one to [`layout::MAX_SEGMENTS`] `PT_LOAD` segments, inside `[RAM_BASE, RAM_BASE + memory)`,
-//!   ascending, no two sharing a page, none both writable and executable;
+//!   ascending, no two sharing a page, none both writable and executable, and everything that is
+//!   not writable below everything that is;
 //! - no `PT_INTERP`, `PT_DYNAMIC` or `PT_TLS`: nothing is left to relocate and there is no loader;
 //! - an entry point inside an executable segment.
 //!
@@ -36,8 +38,8 @@
 //! | per vCPU: a guard page, then a stack | none; read, write | after the image |
 //! | heap | read, write | to the end of RAM |
 //!
-//! No page is ever writable and executable, and the guest cannot change that. Devices, too,
-//! refuse to write below the image's first writable segment: text and read-only data cannot be changed by
+//! No page is ever writable and executable, and the guest cannot change that. Devices, too, refuse
+//! to write below the image's first writable segment: text and read-only data cannot be changed by
 //! naming them in a descriptor.
 //!
 //! # Entry
@@ -51,7 +53,7 @@
 //! | `rsi` | index of this vCPU, from 0 |
 //! | `rsp` | top of this vCPU's stack, 16-byte aligned |
 //! | `fs` base | address of this vCPU's [`vcpu::VcpuBlock`] |
-//! | other general registers | 0 |
+//! | `gs` base, other general registers | 0 |
 //! | `rflags` | 0x2: direction clear |
 //! | `mxcsr`, x87 control word | 0x1f80, 0x37f |
 //!

@@ -1,7 +1,7 @@
 //! The ELF note that makes a file a native image: section `.note.slice`, in a `PT_NOTE` segment.
 //!
 //! An ordinary ELF note: `namesz` = 6, `descsz` = 16, `type` = [`NOTE_TYPE`], then the name
-//! [`NOTE_NAME`] padded to 8 bytes, then a [`NoteDesc`].
+//! [`NOTE_NAME`] padded to 8 bytes, then a [`NoteDesc`]. Notes are aligned to 4 bytes.
 
 /// Owner name of the note, with its terminator.
 pub const NOTE_NAME: &[u8; 6] = b"SLICE\0";

@@ -3,7 +3,7 @@
 //! The file may be hostile. Nothing of it is believed before it is checked, nothing is read beyond
 //! its end, and a file that is not a regular one (a FIFO, a device, a directory) is not read at all.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ impl ReadAt for ImageFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// It could not be opened.
-    #[error("cannot open image {path}: {source}")]
+    #[error("cannot open image {}: {source}", plain(path))]
     Open {
         /// The file.
         path: PathBuf,
@@ -68,7 +68,7 @@ pub enum ImageError {
         source: io::Error,
     },
     /// It is not a regular file.
-    #[error("{path} is not an image: it is {what}, not a regular file")]
+    #[error("{} is not an image: it is {what}, not a regular file", plain(path))]
     NotAFile {
         /// The file.
         path: PathBuf,
@@ -76,7 +76,7 @@ pub enum ImageError {
         what: &'static str,
     },
     /// It could not be read.
-    #[error("cannot read image {path}: {source}")]
+    #[error("cannot read image {}: {source}", plain(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -84,13 +84,24 @@ pub enum ImageError {
         source: io::Error,
     },
     /// It is something else, or it breaks the rules of its kind.
-    #[error("{path} is not an image that can be run: {}", list(problems))]
+    #[error("{} is not an image that can be run: {}", plain(path), list(problems))]
     Refused {
         /// The file.
         path: PathBuf,
         /// Every reason, at least one.
         problems: Vec<Problem>,
     },
+}
+
+/// A path in one line: whoever names a file must not be able to forge a message.
+pub(crate) fn plain(path: &Path) -> String {
+    path.to_string_lossy().chars().flat_map(shown).collect()
+}
+
+fn shown(c: char) -> impl Iterator<Item = char> {
+    let escaped = c.is_control().then(|| c.escape_default());
+    let itself = escaped.is_none().then_some(c);
+    escaped.into_iter().flatten().chain(itself)
 }
 
 fn list(problems: &[Problem]) -> String {
@@ -150,6 +161,8 @@ fn open_file(path: &Path) -> Result<ImageFile, ImageError> {
         path: path.to_owned(),
         source,
     };
+    // Looked at before it is opened: opening some devices is an act in itself.
+    check_is_file(path, &fs::metadata(path).map_err(open)?)?;
     // Without O_NONBLOCK, opening a FIFO would wait for its writer.
     let file = OpenOptions::new()
         .read(true)
@@ -157,19 +170,24 @@ fn open_file(path: &Path) -> Result<ImageFile, ImageError> {
         .open(path)
         .map_err(open)?;
     let metadata = file.metadata().map_err(open)?;
-    if !metadata.is_file() {
-        let what = if metadata.is_dir() {
-            "a directory"
-        } else {
-            "a device, pipe or socket"
-        };
-        return Err(ImageError::NotAFile {
-            path: path.to_owned(),
-            what,
-        });
-    }
+    check_is_file(path, &metadata)?;
     Ok(ImageFile {
         file,
         len: metadata.len(),
+    })
+}
+
+fn check_is_file(path: &Path, metadata: &Metadata) -> Result<(), ImageError> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let what = if metadata.is_dir() {
+        "a directory"
+    } else {
+        "a device, pipe or socket"
+    };
+    Err(ImageError::NotAFile {
+        path: path.to_owned(),
+        what,
     })
 }

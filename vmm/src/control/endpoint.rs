@@ -18,6 +18,9 @@ pub const SOCKET: &str = "control.sock";
 /// Name of the exit record in a sliver's directory.
 pub const EXIT_RECORD: &str = "exit.json";
 
+/// Name under which the exit record is written before it is complete.
+const PARTIAL_RECORD: &str = "exit.json.new";
+
 /// A sliver's directory could not be had.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its variant means")]
@@ -69,10 +72,11 @@ impl Endpoint {
             }
         };
         let socket = directory.join(SOCKET);
-        for leftover in [&socket, &directory.join(EXIT_RECORD)] {
-            match fs::remove_file(leftover) {
+        for leftover in [SOCKET, EXIT_RECORD, PARTIAL_RECORD] {
+            let leftover = directory.join(leftover);
+            match fs::remove_file(&leftover) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(error("remove old file", leftover)(e));
+                    return Err(error("remove old file", &leftover)(e));
                 }
                 _ => {}
             }
@@ -108,7 +112,7 @@ impl Endpoint {
         };
         let text = serde_json::to_vec_pretty(record).map_err(|e| error(e.into()))?;
         // Written aside and renamed: a reader sees a whole record or none.
-        let partial = self.directory.join("exit.json.new");
+        let partial = self.directory.join(PARTIAL_RECORD);
         fs::write(&partial, text).map_err(error)?;
         fs::rename(&partial, &path).map_err(error)?;
         let _ = fs::remove_file(self.socket());

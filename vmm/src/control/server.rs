@@ -6,29 +6,34 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::{Client, parse};
+use super::endings::{Endings, timespec};
 use super::endpoint::Endpoint;
 use super::proto::{
-    Answer, Notice, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status, StopReason,
-    write_frame,
+    Answer, Notice, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status, write_frame,
 };
 use crate::exit::{CpuTime, Exit};
-use crate::machine::Machine;
+use crate::lifecycle::PausedFor;
+use crate::machine::{FOLLOW_EVERY, Machine};
 use crate::memory_access;
 use crate::resident;
 use crate::sched::account::process_ns;
-use crate::signals::Signals;
 use crate::spec::SliverSpec;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::socket_peercred;
 
 /// Clients served at the same time. One more takes the place of the one that has been silent for
 /// the longest time and waits for nothing: silent clients must not lock out the operator.
 const MAX_CLIENTS: usize = 16;
+/// Requests of one client that wait for something to happen.
+const MAX_WAITS: usize = 64;
+
+/// For how long nobody is let in when the system would not let anybody in.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// A quiet moment of this length tells that the start is over.
 const SETTLE_AFTER: Duration = Duration::from_millis(100);
 
@@ -39,12 +44,12 @@ pub(crate) struct Server {
     pub(crate) spec: SliverSpec,
     pub(crate) started: Instant,
     pub(crate) endpoint: Endpoint,
-    pub(crate) tie: Option<UnixStream>,
-    pub(crate) signals: Signals,
+    pub(crate) endings: Endings,
     clients: Vec<Client>,
     waits: Vec<Wait>,
     next_client: u64,
     settled: bool,
+    accept_from: Instant,
 }
 
 /// A request that is answered later.
@@ -67,26 +72,25 @@ impl Server {
         spec: SliverSpec,
         started: Instant,
         endpoint: Endpoint,
-        tie: Option<UnixStream>,
-        signals: Signals,
+        endings: Endings,
     ) -> Self {
         Self {
             machine,
             spec,
             started,
             endpoint,
-            tie,
-            signals,
+            endings,
             clients: Vec::new(),
             waits: Vec::new(),
             next_client: 0,
             settled: false,
+            accept_from: started,
         }
     }
 
     /// Serves until the sliver has ended, then gives back what outlives it.
-    pub(crate) fn serve(mut self) -> (Endpoint, Option<UnixStream>) {
-        if let Some(tie) = &self.tie {
+    pub(crate) fn serve(mut self) -> (Endpoint, Endings) {
+        if let Some(tie) = self.endings.tie() {
             let control = self.endpoint.socket().display().to_string();
             // If nobody is there, the next turn finds out.
             let _ = write_frame(tie, &Notice::Started { control });
@@ -101,38 +105,29 @@ impl Server {
         for client in &mut self.clients {
             client.send();
         }
-        (self.endpoint, self.tie)
+        (self.endpoint, self.endings)
     }
 
     /// Waits for something to happen and does what follows.
     fn turn(&mut self) -> io::Result<()> {
-        let deadline = self.spec.time_limit().map(|limit| self.started + limit);
         let now = Instant::now();
-        let settle = (!self.settled).then_some(SETTLE_AFTER);
-        let left = deadline.map(|at| at.saturating_duration_since(now));
-        let ready = self.wait(left.into_iter().chain(settle).min())?;
+        let timeouts = [
+            self.endings.time_left(),
+            (!self.settled).then_some(SETTLE_AFTER),
+            (self.accept_from > now).then(|| self.accept_from - now),
+            self.machine.is_busy().then_some(FOLLOW_EVERY),
+        ];
+        let ready = self.wait(timeouts.into_iter().flatten().min())?;
+        self.machine.follow_host_time();
         if !self.settled && now.elapsed() >= SETTLE_AFTER {
             self.settled = true;
             resident::shed_startup_code();
         }
-        if deadline.is_some_and(|at| Instant::now() >= at) {
-            let limit = self.spec.time_limit().unwrap_or_default();
-            self.machine.end(Exit::timeout(format!(
-                "its time limit of {limit:?} was reached"
-            )));
-        }
         if ready.bell {
             self.machine.bell.silence();
         }
-        if ready.signal
-            && let Some(name) = self.signals.take()
-        {
-            self.machine
-                .end(Exit::stopped(format!("the monitor received {name}")));
-        }
-        if ready.tie {
-            self.machine
-                .end(Exit::stopped("whoever ran it in the foreground is gone"));
+        if let Some(exit) = self.endings.due() {
+            self.machine.end(exit);
         }
         for index in ready.clients {
             self.serve_client(index);
@@ -149,10 +144,14 @@ impl Server {
     }
 
     fn wait(&self, timeout: Option<Duration>) -> io::Result<Ready> {
+        let listen = if Instant::now() < self.accept_from {
+            PollFlags::empty()
+        } else {
+            PollFlags::IN
+        };
         let mut fds = vec![
-            PollFd::new(&self.machine.bell, PollFlags::IN),
-            PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(self.endpoint.listener(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.machine.bell.as_fd(), PollFlags::IN),
+            PollFd::new(self.endpoint.listener(), listen),
         ];
         let first_client = fds.len();
         for client in &self.clients {
@@ -163,14 +162,8 @@ impl Server {
             };
             fds.push(PollFd::new(&client.stream, PollFlags::IN | out));
         }
-        if let Some(tie) = &self.tie {
-            fds.push(PollFd::from_borrowed_fd(tie.as_fd(), PollFlags::IN));
-        }
-        let timeout = timeout.map(|t| Timespec {
-            tv_sec: t.as_secs().min(i32::MAX as u64) as i64,
-            tv_nsec: i64::from(t.subsec_nanos()),
-        });
-        match poll(&mut fds, timeout.as_ref()) {
+        fds.extend(self.endings.poll_fds());
+        match poll(&mut fds, timeout.map(timespec).as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -178,9 +171,7 @@ impl Server {
         let clients = first_client..first_client + self.clients.len();
         Ok(Ready {
             bell: is_ready(&fds[0]),
-            signal: is_ready(&fds[1]),
-            listener: is_ready(&fds[2]),
-            tie: self.tie.is_some() && fds.last().is_some_and(is_ready),
+            listener: is_ready(&fds[1]),
             clients: clients
                 .filter(|&i| is_ready(&fds[i]))
                 .map(|i| i - first_client)
@@ -190,8 +181,15 @@ impl Server {
 
     /// Takes in a client, if it is this user or root (SO_PEERCRED, unix(7)).
     fn accept(&mut self) {
-        let Ok((stream, _)) = self.endpoint.listener().accept() else {
-            return;
+        let stream = match self.endpoint.listener().accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => {
+                // Most likely no descriptors are left. The listener stays ready: look away.
+                self.accept_from = Instant::now() + ACCEPT_AGAIN_AFTER;
+                self.make_room();
+                return;
+            }
         };
         let own = rustix::process::geteuid();
         let allowed =
@@ -242,20 +240,21 @@ impl Server {
         let result = match op {
             Op::Status => Ok(Answer::Status(Box::new(self.status()))),
             Op::Pause => {
-                machine.pause();
+                let debugs = self.clients[index].debugs;
+                machine.pause(if debugs {
+                    PausedFor::Debugger
+                } else {
+                    PausedFor::Operator
+                });
                 return self.wait_for(index, id, WaitKind::Paused);
             }
             Op::Resume => {
                 machine.resume();
+                self.overtake_pauses();
                 Ok(Answer::Done)
             }
             Op::Stop { reason } => {
-                let reason = if reason.is_empty() {
-                    "over the control socket"
-                } else {
-                    &reason
-                };
-                machine.end(Exit::stopped(reason));
+                machine.end(Exit::stopped(one_line(&reason)));
                 Ok(Answer::Done)
             }
             Op::ReadRegisters { vcpu } => machine
@@ -277,9 +276,12 @@ impl Server {
                 machine.lifecycle.set_debug(true);
                 Ok(Answer::Done)
             }
-            Op::Step { vcpu } => match machine.lifecycle.step(vcpu) {
+            Op::Step { .. } if !self.clients[index].debugs => {
+                Err("only a client that has said `debug` can step".to_owned())
+            }
+            Op::Step { vcpu } => match machine.step(vcpu) {
                 Ok(()) => return self.wait_for(index, id, WaitKind::Stopped),
-                Err(problem) => Err(problem.to_owned()),
+                Err(problem) => Err(problem),
             },
             Op::WaitStop => return self.wait_for(index, id, WaitKind::Stopped),
         };
@@ -287,12 +289,32 @@ impl Server {
     }
 
     fn wait_for(&mut self, index: usize, id: u64, kind: WaitKind) -> Option<Outcome> {
-        self.waits.push(Wait {
-            client: self.clients[index].number,
-            id,
-            kind,
-        });
+        let client = self.clients[index].number;
+        if self
+            .waits
+            .iter()
+            .filter(|wait| wait.client == client)
+            .count()
+            >= MAX_WAITS
+        {
+            let problem = format!("more than {MAX_WAITS} requests wait already");
+            return Some(Outcome::Error(problem));
+        }
+        self.waits.push(Wait { client, id, kind });
         None
+    }
+
+    /// A pause that was not complete when somebody resumed will never be.
+    fn overtake_pauses(&mut self) {
+        let clients = &mut self.clients;
+        self.waits.retain(|wait| {
+            if wait.kind != WaitKind::Paused {
+                return true;
+            }
+            let result = Outcome::Error("it was resumed before it stood still".to_owned());
+            reply(clients, wait, result);
+            false
+        });
     }
 
     /// Answers every wait whose event has come.
@@ -314,13 +336,7 @@ impl Server {
                 }
                 _ => return true,
             };
-            if let Some(client) = clients.iter_mut().find(|c| c.number == wait.client) {
-                client.queue(&Reply {
-                    v: PROTOCOL_VERSION,
-                    id: wait.id,
-                    result,
-                });
-            }
+            reply(clients, wait, result);
             false
         });
     }
@@ -335,13 +351,10 @@ impl Server {
         self.waits
             .retain(|wait| clients.iter().any(|client| client.number == wait.client));
         if debugger_gone && !self.clients.iter().any(|client| client.debugs) {
-            self.machine.lifecycle.set_debug(false);
+            let lifecycle = &self.machine.lifecycle;
+            lifecycle.set_debug(false);
             // Nobody is left who would let a sliver go on that stopped for the debugger.
-            let stopped_for_it = !matches!(
-                self.machine.lifecycle.stop_reason(),
-                None | Some(StopReason::Paused | StopReason::Ended { .. })
-            );
-            if stopped_for_it {
+            if lifecycle.paused_for() == Some(PausedFor::Debugger) {
                 self.machine.resume();
             }
         }
@@ -368,11 +381,33 @@ impl Server {
     }
 }
 
+/// Queues a late answer, if its client is still there.
+fn reply(clients: &mut [Client], wait: &Wait, result: Outcome) {
+    if let Some(client) = clients
+        .iter_mut()
+        .find(|client| client.number == wait.client)
+    {
+        client.queue(&Reply {
+            v: PROTOCOL_VERSION,
+            id: wait.id,
+            result,
+        });
+    }
+}
+
+/// A reason as it goes into the exit record: one line, not long.
+fn one_line(reason: &str) -> String {
+    const LONGEST: usize = 200;
+    if reason.trim().is_empty() {
+        return "over the control socket".to_owned();
+    }
+    let plain = reason.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(LONGEST).collect()
+}
+
 /// What has something to do.
 struct Ready {
     bell: bool,
-    signal: bool,
     listener: bool,
-    tie: bool,
     clients: Vec<usize>,
 }

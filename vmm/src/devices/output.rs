@@ -1,130 +1,118 @@
 //! Where a console's output goes: a descriptor that may be slow, full or gone.
 //!
-//! The guest waits for its own output, as a program does whose terminal is slow. It does not make
-//! anybody else wait: a pause or an end interrupts the wait.
+//! Writing never waits. What does not go through is written later by whoever had it, when
+//! [`Room::wait`] says so: the guest waits for its own output, as a program does whose terminal is
+//! slow, and nobody else does.
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// A write to a pipe with this much room does not block (POSIX, `PIPE_BUF`).
+/// A write to a pipe with room for this much does not wait (POSIX, `PIPE_BUF`).
 pub const PIECE: usize = 4096;
 
-/// Output for one console.
-#[derive(Debug)]
-pub struct Output {
-    file: File,
-    broken: bool,
-}
-
-/// How often a wait looks up: a signal that comes just before it would else be missed.
+/// How long one wait for room lasts: a signal that comes just before it would else be missed.
 const LOOK_UP: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
 
-/// Stands between a guest's output and the sliver's life.
-pub trait Patience {
-    /// `false` if the sliver ends and the rest of the output is to be dropped.
-    fn go_on(&mut self) -> bool;
-
-    /// Output has to wait (`true`), or waits no more (`false`).
-    fn waits(&mut self, waits: bool);
+/// Output for one console.
+#[derive(Debug)]
+pub struct Output {
+    file: Arc<File>,
+    broken: bool,
 }
+
+/// Tells when an output may take more; for use outside the lock of its device.
+#[derive(Debug, Clone)]
+pub struct Room(Arc<File>);
 
 impl Output {
     /// Writes to `file`.
     pub fn new(file: File) -> Self {
         Self {
-            file,
+            file: Arc::new(file),
             broken: false,
         }
     }
 
-    /// Writes all of `bytes`, waiting for room. Output that nobody reads any more is dropped.
-    pub fn write(&mut self, mut bytes: &[u8], patience: &mut dyn Patience) {
-        while !bytes.is_empty() && !self.broken {
-            if !self.has_room(&Timespec::default()) {
-                patience.waits(true);
-                while !self.has_room(&LOOK_UP) && patience.go_on() {}
-                patience.waits(false);
-                if !patience.go_on() {
-                    return;
-                }
-            }
-            match self.file.write(&bytes[..bytes.len().min(PIECE)]) {
-                Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => self.broken = true,
+    /// Writes what goes through at once of `bytes`, at most [`PIECE`], and says how much that was.
+    /// Output that nobody reads any more counts as written.
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        let piece = &bytes[..bytes.len().min(PIECE)];
+        if self.broken {
+            return piece.len();
+        }
+        if !has_room(&self.file, &Timespec::default()) {
+            return 0;
+        }
+        match (&*self.file).write(piece) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                self.broken = true;
+                piece.len()
             }
         }
     }
 
-    /// Whether a write would go through, or fail, at once.
-    fn has_room(&self, within: &Timespec) -> bool {
-        let mut fds = [PollFd::new(&self.file, PollFlags::OUT)];
-        matches!(poll(&mut fds, Some(within)), Ok(1..))
+    /// A handle to wait for room with.
+    pub fn room(&self) -> Room {
+        Room(Arc::clone(&self.file))
     }
+}
+
+impl Room {
+    /// Waits for room, for a signal, or a little while, whichever comes first.
+    pub fn wait(&self) {
+        has_room(&self.0, &LOOK_UP);
+    }
+}
+
+/// Whether a write would go through, or fail, at once.
+fn has_room(file: &File, within: &Timespec) -> bool {
+    let mut fds = [PollFd::new(file, PollFlags::OUT)];
+    matches!(poll(&mut fds, Some(within)), Ok(1..))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Read;
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
-
-    struct Calm;
-
-    impl Patience for Calm {
-        fn go_on(&mut self) -> bool {
-            true
-        }
-
-        fn waits(&mut self, _: bool) {}
-    }
 
     fn pair() -> (Output, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Output::new(std::os::fd::OwnedFd::from(ours).into()), theirs)
+        (Output::new(OwnedFd::from(ours).into()), theirs)
     }
 
     #[test]
-    fn everything_arrives_in_order() {
+    fn a_full_output_takes_nothing_until_it_is_read() {
         let (mut output, mut reader) = pair();
-        let sent: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
-        let copy = sent.clone();
-        let writer = std::thread::spawn(move || output.write(&copy, &mut Calm));
-        let mut received = vec![0; sent.len()];
+        let mut sent = 0;
+        loop {
+            match output.write(&[7; PIECE]) {
+                0 => break,
+                written => sent += written,
+            }
+        }
+        let mut received = vec![0; sent];
         reader.read_exact(&mut received).unwrap();
-        writer.join().unwrap();
-        assert_eq!(received, sent);
+        output.room().wait();
+        assert!(output.write(b"more") > 0);
+        assert!(received.iter().all(|byte| *byte == 7));
     }
 
     #[test]
     fn output_nobody_reads_is_dropped() {
         let (mut output, reader) = pair();
         drop(reader);
-        output.write(b"x", &mut Calm);
-        assert!(output.broken);
-        output.write(&[0; 1 << 20], &mut Calm);
-    }
-
-    #[test]
-    fn a_full_output_is_left_when_the_sliver_ends() {
-        struct Ending(Vec<bool>);
-        impl Patience for Ending {
-            fn go_on(&mut self) -> bool {
-                false
-            }
-            fn waits(&mut self, waits: bool) {
-                self.0.push(waits);
-            }
-        }
-        let (mut output, _reader) = pair();
-        let mut ending = Ending(Vec::new());
-        output.write(&vec![0; 8 << 20], &mut ending);
-        assert_eq!(ending.0, [true, false]);
+        assert_eq!(output.write(b"x"), 1);
+        assert_eq!(output.write(&[0; 1 << 20]), PIECE);
     }
 }

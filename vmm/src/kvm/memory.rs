@@ -9,15 +9,17 @@
     reason = "maps memory and hands it to KVM and to vm-memory"
 )]
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use slice_abi::clock::ClockRecord;
 use slice_abi::fault::FaultRecord;
 use slice_abi::info::Range;
-use slice_abi::layout::{LARGE_PAGE_SIZE, PAGE_SIZE, RAM_BASE};
-use slice_abi::quota::QuotaPage;
+use slice_abi::layout::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use vm_memory::bitmap::BS;
 use vm_memory::guest_memory::{Error as GuestMemoryError, GuestMemorySliceIterator, Result};
 use vm_memory::{
@@ -85,6 +87,7 @@ impl Drop for Mapping {
 pub struct GuestRam {
     memory: GuestMemoryMmap,
     mapping: Mapping,
+    base: u64,
     writable_from: u64,
 }
 
@@ -101,13 +104,14 @@ impl GuestRam {
         };
         let len = usize::try_from(ram.len).map_err(|e| error(io::Error::other(e)))?;
         let mapping = Mapping::new(len, LARGE_PAGE_SIZE as usize).map_err(error)?;
-        if large.len > 0 {
+        let inside = large.start >= ram.start && large.end() <= ram.end();
+        if large.len > 0 && inside {
             let at = mapping
                 .start
                 .as_ptr()
                 .wrapping_add((large.start - ram.start) as usize);
             // A host without huge pages refuses; small ones serve as well, only slower.
-            // SAFETY: `large` lies within `ram`, all of which was just mapped; the advice changes
+            // SAFETY: `large` lies within `ram` (checked), all of which was just mapped; the advice changes
             // how the memory is backed, not what it holds.
             let _ = unsafe { madvise(at.cast(), large.len as usize, Advice::LinuxHugepage) };
         }
@@ -124,6 +128,7 @@ impl GuestRam {
         Ok(Self {
             memory,
             mapping,
+            base: ram.start,
             writable_from,
         })
     }
@@ -142,42 +147,32 @@ impl GuestRam {
         self.memory.write_slice(bytes, GuestAddress(address))
     }
 
-    /// Bytes of RAM that the host has backed with memory.
-    pub fn touched(&self) -> io::Result<u64> {
-        let mut bytes = 0;
-        self.for_each_touched(|_, len| bytes += len)?;
-        Ok(bytes)
-    }
-
-    /// Calls `visit` with the guest address and length of each run of pages that are backed,
-    /// ascending.
-    pub fn for_each_touched(&self, mut visit: impl FnMut(u64, u64)) -> io::Result<()> {
+    /// Calls `visit` with the guest address and length of each run of pages that may hold
+    /// something, ascending: those in memory and those swapped out (proc_pid_pagemap(5)).
+    pub fn for_each_backed(&self, mut visit: impl FnMut(u64, u64)) -> io::Result<()> {
         const CHUNK_PAGES: usize = 16 << 10;
-        let page = PAGE_SIZE as usize;
-        let mut resident = vec![0u8; CHUNK_PAGES.min(self.mapping.len.div_ceil(page))];
-        for offset in (0..self.mapping.len).step_by(CHUNK_PAGES * page) {
-            let len = (self.mapping.len - offset).min(CHUNK_PAGES * page);
-            let pages = len.div_ceil(page);
-            // SAFETY: the range lies inside the mapping, and `resident` has room for a byte per
-            // page of it.
-            let result = unsafe {
-                libc::mincore(
-                    self.mapping.start.as_ptr().add(offset).cast(),
-                    len,
-                    resident.as_mut_ptr(),
-                )
-            };
-            if result != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            for run in resident[..pages].chunk_by(|a, b| a & 1 == b & 1) {
-                if run[0] & 1 == 1 {
-                    let index = run.as_ptr() as usize - resident.as_ptr() as usize;
-                    visit(
-                        RAM_BASE + (offset + index * page) as u64,
-                        (run.len() * page) as u64,
-                    );
+        const ENTRY: usize = 8;
+        const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
+        let pagemap = File::open("/proc/self/pagemap")?;
+        let first = self.mapping.start.as_ptr() as u64 / PAGE_SIZE;
+        let pages = self.mapping.len.div_ceil(PAGE_SIZE as usize);
+        let mut entries = vec![0; CHUNK_PAGES.min(pages) * ENTRY];
+        for chunk in (0..pages).step_by(CHUNK_PAGES) {
+            let count = CHUNK_PAGES.min(pages - chunk);
+            let bytes = &mut entries[..count * ENTRY];
+            pagemap.read_exact_at(bytes, (first + chunk as u64) * ENTRY as u64)?;
+            let backed: Vec<bool> = bytes
+                .as_chunks::<ENTRY>()
+                .0
+                .iter()
+                .map(|entry| u64::from_ne_bytes(*entry) & PRESENT_OR_SWAPPED != 0)
+                .collect();
+            let mut page = chunk as u64;
+            for run in backed.chunk_by(|a, b| a == b) {
+                if run[0] {
+                    visit(self.base + page * PAGE_SIZE, run.len() as u64 * PAGE_SIZE);
                 }
+                page += run.len() as u64;
             }
         }
         Ok(())
@@ -246,22 +241,28 @@ impl SystemArea {
         (self.mapping.start.as_ptr() as u64, self.mapping.len as u64)
     }
 
-    /// Copies bytes in.
+    /// Copies bytes in, in words of eight; the last is filled up with zeros.
     ///
     /// # Panics
-    /// If they do not fit: the layout of the area is the monitor's own.
-    pub fn write(&mut self, offset: u64, bytes: &[u8]) {
+    /// If they do not fit or `offset` is not a multiple of eight: the layout is the monitor's own.
+    pub fn write(&self, offset: u64, bytes: &[u8]) {
         let offset = offset as usize;
+        let room = bytes.len().next_multiple_of(8);
+        assert!(offset.is_multiple_of(8));
         assert!(
             offset
-                .checked_add(bytes.len())
+                .checked_add(room)
                 .is_some_and(|end| end <= self.mapping.len)
         );
-        // SAFETY: the target lies inside the mapping (asserted), which belongs to `self`, and the
-        // source cannot overlap it: it is a Rust slice and the mapping is never lent as one.
-        unsafe {
-            let to = self.mapping.start.as_ptr().add(offset);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+        for (i, chunk) in bytes.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            // SAFETY: the word lies inside the mapping and is aligned (both asserted), and all
+            // access to this memory is atomic or volatile.
+            let target = unsafe {
+                AtomicU64::from_ptr(self.mapping.start.as_ptr().add(offset + i * 8).cast())
+            };
+            target.store(u64::from_ne_bytes(word), Ordering::Relaxed);
         }
     }
 
@@ -269,13 +270,15 @@ impl SystemArea {
     pub fn clock(&self) -> &ClockRecord {
         // SAFETY: the record lies inside the mapping, aligned to a page, was zeroed (a valid
         // value) by the kernel, and is made of atomics, which others may read at the same time.
-        unsafe { self.at(system::CLOCK) }
-    }
-
-    /// The quota page.
-    pub fn quota(&self) -> &QuotaPage {
-        // SAFETY: as for the clock record.
-        unsafe { self.at(system::QUOTA) }
+        // The reference lives no longer than the mapping.
+        unsafe {
+            &*self
+                .mapping
+                .start
+                .as_ptr()
+                .add(system::CLOCK as usize)
+                .cast()
+        }
     }
 
     /// The record of an exception of vCPU `index`, read once its stub has reported.
@@ -295,18 +298,12 @@ impl SystemArea {
                 .read_volatile()
         }
     }
-
-    /// # Safety
-    /// `T` must be made of atomics only, fit at `offset`, and be valid there as it is.
-    unsafe fn at<T>(&self, offset: u64) -> &T {
-        // SAFETY: promised by the caller; the reference lives no longer than the mapping.
-        unsafe { &*self.mapping.start.as_ptr().add(offset as usize).cast() }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slice_abi::layout::RAM_BASE;
 
     fn ram() -> GuestRam {
         let range = Range {
@@ -359,13 +356,33 @@ mod tests {
     }
 
     #[test]
-    fn only_touched_pages_are_counted() {
+    fn only_backed_pages_are_visited() {
         let ram = ram();
-        assert_eq!(ram.touched().unwrap(), 0);
+        let runs = || {
+            let mut runs = Vec::new();
+            ram.for_each_backed(|at, len| runs.push((at, len))).unwrap();
+            runs
+        };
+        assert_eq!(runs(), []);
         ram.write_any(&[1; 0x1800], RAM_BASE + 0x5000).unwrap();
-        let mut runs = Vec::new();
-        ram.for_each_touched(|at, len| runs.push((at, len)))
-            .unwrap();
-        assert_eq!(runs, [(RAM_BASE + 0x5000, 0x2000)]);
+        assert_eq!(runs(), [(RAM_BASE + 0x5000, 0x2000)]);
+    }
+
+    #[test]
+    fn words_are_filled_up_with_zeros() {
+        let area = SystemArea::new(1).unwrap();
+        area.write(16, &[0xff; 16]);
+        area.write(16, &[1, 2, 3]);
+        // SAFETY: the bytes lie inside the mapping, and nobody else knows of it.
+        let bytes = unsafe {
+            area.mapping
+                .start
+                .as_ptr()
+                .add(16)
+                .cast::<[u8; 16]>()
+                .read_volatile()
+        };
+        assert_eq!(bytes[..8], [1, 2, 3, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[8..], [0xff; 8]);
     }
 }

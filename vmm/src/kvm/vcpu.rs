@@ -1,19 +1,15 @@
-//! One vCPU: its state at entry, entering the guest, and being kicked out of it from elsewhere.
-#![allow(
-    unsafe_code,
-    reason = "the kick writes immediate_exit in a page shared with the kernel"
-)]
+//! One vCPU: its state at entry, entering the guest, and its registers.
 
 use std::io;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::cpuid::Processor;
+use super::kick::Kick;
 use super::tsc;
-use super::vm::{KvmError, Vm};
+use super::vm::{KvmError, Memory, Vm};
 use crate::boot::slice::platform::{
     GDT_REGISTER, IDT_REGISTER, TASK_STATE_SIZE, selector, vcpu_page,
 };
@@ -40,7 +36,10 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
+    kick: Arc<Kick>,
     index: usize,
+    /// What the guest runs in; dropped after `fd`.
+    _memory: Arc<Memory>,
 }
 
 impl Vcpu {
@@ -67,14 +66,23 @@ impl Vcpu {
     }
 
     fn create(vm: &Vm, processor: &Processor, index: usize) -> Result<Self, KvmError> {
-        let fd = vm.create_vcpu(index)?;
+        let (fd, memory) = vm.create_vcpu(index)?;
         fd.set_cpuid2(&processor.cpuid(index)?)
             .map_err(KvmError::call("KVM_SET_CPUID2"))?;
         tsc::share_host_tsc(&fd).map_err(|source| KvmError::Call {
             call: "KVM_SET_DEVICE_ATTR (TSC offset)",
             source,
         })?;
-        Ok(Self { fd, index })
+        let kick = Kick::new(&fd).map_err(|source| KvmError::Call {
+            call: "mapping a vCPU's page",
+            source,
+        })?;
+        Ok(Self {
+            fd,
+            kick: Arc::new(kick),
+            index,
+            _memory: memory,
+        })
     }
 
     fn enter_at(&self, entry: &Entry) -> Result<(), KvmError> {
@@ -153,11 +161,11 @@ impl Vcpu {
     }
 
     /// Makes KVM finish what the last exit left pending, without running the guest, so that its
-    /// registers are what the guest would see. Needs a kick to be off.
+    /// registers are what the guest would see. Of a kick only the reason remains.
     pub fn settle(&mut self) {
-        self.fd.set_kvm_immediate_exit(1);
+        self.kick.raise();
         let _ = self.fd.run();
-        self.fd.set_kvm_immediate_exit(0);
+        self.kick.clear();
     }
 
     /// Counter ticks per millisecond.
@@ -231,18 +239,9 @@ impl Vcpu {
             .map_err(KvmError::call("KVM_SET_REGS"))
     }
 
-    /// A way to get this vCPU, which must be run by the calling thread, out of the guest.
-    pub fn kick_handle(&mut self) -> Kick {
-        let flag: *mut u8 = &raw mut self.fd.get_kvm_run().immediate_exit;
-        let thread = rustix::thread::gettid().as_raw_pid();
-        Kick {
-            target: Mutex::new(Some(Target { flag, thread })),
-        }
-    }
-
-    /// Takes back a kick's effect on the next entry.
-    pub fn clear_kick(&mut self) {
-        self.fd.set_kvm_immediate_exit(0);
+    /// A way to get this vCPU out of the guest.
+    pub fn kick_handle(&self) -> &Arc<Kick> {
+        &self.kick
     }
 }
 
@@ -269,69 +268,5 @@ fn user_code() -> kvm_segment {
         db: 0,
         l: 1,
         ..user_data()
-    }
-}
-
-/// Gets a vCPU out of the guest, or keeps it from entering: sets `immediate_exit`, which the
-/// kernel checks on the way in, then sends a signal, which ends the stay of one already inside.
-/// The one without the other could be lost.
-#[derive(Debug)]
-pub struct Kick {
-    target: Mutex<Option<Target>>,
-}
-
-#[derive(Debug)]
-struct Target {
-    flag: *mut u8,
-    thread: libc::pid_t,
-}
-
-// SAFETY: `flag` points into the page that the vCPU shares with the kernel, not to a thread's own
-// data; it is only ever written as a byte, atomically, and only until `retire` takes it away.
-unsafe impl Send for Target {}
-
-impl Kick {
-    /// Kicks the vCPU. Its thread finds out why by itself.
-    pub fn kick(&self) {
-        let target = self
-            .target
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(Target { flag, thread }) = &*target {
-            // SAFETY: the page is mapped until the vCPU is dropped, and its thread calls `retire`,
-            // which waits for this lock, before that. The kernel reads the byte as a flag.
-            unsafe { AtomicU8::from_ptr(*flag) }.store(1, Ordering::SeqCst);
-            // SAFETY: sends a signal, whose handler does nothing, to a thread of this process.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), *thread, kick_signal()) };
-        }
-    }
-
-    /// Ends the handle's power. The vCPU's thread calls this before it drops the vCPU.
-    pub fn retire(&self) {
-        *self
-            .target
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
-    }
-}
-
-/// The signal of a kick.
-fn kick_signal() -> libc::c_int {
-    libc::SIGRTMIN()
-}
-
-/// Installs the handler of the kick's signal, which does nothing: that a signal came is enough.
-/// System calls it interrupts are not restarted.
-pub fn install_kick_handler() -> io::Result<()> {
-    extern "C" fn nothing(_: libc::c_int) {}
-    // SAFETY: an all-zero sigaction is a valid one: default flags (no restart), empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
-    // SAFETY: the action is initialised, and its handler is safe at any moment.
-    let result = unsafe { libc::sigaction(kick_signal(), &action, std::ptr::null_mut()) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }

@@ -6,6 +6,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 
 use kvm_bindings::{KVM_API_VERSION, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -67,27 +68,35 @@ pub fn open() -> Result<Kvm, KvmError> {
     }
 }
 
+/// The memory of a VM, kept for as long as anything could run in it.
+#[derive(Debug)]
+pub struct Memory {
+    /// The guest's RAM.
+    pub ram: GuestRam,
+    /// The rest of its machine.
+    pub system: SystemArea,
+}
+
 /// A VM with its memory. Memory goes in before any vCPU exists: a slot set after an in-kernel
 /// device would wait milliseconds for a grace period.
 #[derive(Debug)]
 pub struct Vm {
     fd: VmFd,
-    // Dropped after the VM that uses them.
-    ram: GuestRam,
-    system: SystemArea,
+    memory: Arc<Memory>,
 }
 
 impl Vm {
-    /// Creates a VM with `ram` at `ram_base` and `system` at `system_base`.
+    /// Creates a VM with its RAM at `ram_base` and its system area at `system_base`.
     pub fn new(
         kvm: &Kvm,
-        (ram, ram_base): (GuestRam, u64),
-        (system, system_base): (SystemArea, u64),
+        memory: Memory,
+        ram_base: u64,
+        system_base: u64,
     ) -> Result<Self, KvmError> {
         let fd = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
         let slots = [
-            (ram.host_range(), ram_base),
-            (system.host_range(), system_base),
+            (memory.ram.host_range(), ram_base),
+            (memory.system.host_range(), system_base),
         ];
         for (slot, ((host, len), guest)) in slots.into_iter().enumerate() {
             let region = kvm_userspace_memory_region {
@@ -97,33 +106,31 @@ impl Vm {
                 memory_size: len,
                 userspace_addr: host,
             };
-            // SAFETY: the memory is mapped and is dropped only after the VM: it is moved into the
-            // same value, behind the VM's descriptor.
+            // SAFETY: the memory is mapped. A guest runs in it only through a vCPU, and each of
+            // those holds a reference of its own to the memory (see `create_vcpu`).
             unsafe { fd.set_user_memory_region(region) }
                 .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))?;
         }
-        Ok(Self { fd, ram, system })
+        let memory = Arc::new(memory);
+        Ok(Self { fd, memory })
     }
 
-    /// Creates vCPU `index`.
-    pub fn create_vcpu(&self, index: usize) -> Result<VcpuFd, KvmError> {
-        self.fd
+    /// Creates vCPU `index`, and gives with it what has to outlive it.
+    pub(super) fn create_vcpu(&self, index: usize) -> Result<(VcpuFd, Arc<Memory>), KvmError> {
+        let fd = self
+            .fd
             .create_vcpu(index as u64)
-            .map_err(KvmError::call("KVM_CREATE_VCPU"))
+            .map_err(KvmError::call("KVM_CREATE_VCPU"))?;
+        Ok((fd, Arc::clone(&self.memory)))
     }
 
     /// The guest's RAM.
     pub fn ram(&self) -> &GuestRam {
-        &self.ram
-    }
-
-    /// The system area, to be written before a vCPU runs.
-    pub fn system_mut(&mut self) -> &mut SystemArea {
-        &mut self.system
+        &self.memory.ram
     }
 
     /// The system area.
     pub fn system(&self) -> &SystemArea {
-        &self.system
+        &self.memory.system
     }
 }

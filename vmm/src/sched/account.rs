@@ -8,54 +8,54 @@
     reason = "reads the CPU clocks of threads, which rustix does not name"
 )]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The account of one vCPU thread.
 #[derive(Debug, Default)]
-pub struct GuestAccount {
+pub struct GuestAccount(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
     /// Time of completed stays.
-    done_ns: AtomicU64,
-    /// Clock value at the beginning of the present stay plus one; 0 outside the guest.
-    entered: AtomicU64,
-    /// Kernel's id of the thread; 0 before there is one.
-    thread: AtomicU64,
+    done_ns: u64,
+    /// The thread's clock at the beginning of the present stay.
+    entered_ns: Option<u64>,
+    /// Kernel's id of the thread.
+    thread: libc::pid_t,
 }
 
 impl GuestAccount {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says whose account it is: the calling thread's.
     pub fn adopt(&self) {
-        let thread = rustix::thread::gettid().as_raw_pid();
-        self.thread.store(thread as u64, Ordering::Relaxed);
+        self.lock().thread = rustix::thread::gettid().as_raw_pid();
     }
 
     /// The calling thread, whose account it is, enters the guest.
     pub fn enter(&self) {
-        self.entered.store(
-            read_clock(libc::CLOCK_THREAD_CPUTIME_ID) + 1,
-            Ordering::Relaxed,
-        );
+        self.lock().entered_ns = Some(read_clock(libc::CLOCK_THREAD_CPUTIME_ID));
     }
 
     /// It has left the guest.
     pub fn leave(&self) {
-        let entered = self.entered.swap(0, Ordering::Relaxed);
-        let now = read_clock(libc::CLOCK_THREAD_CPUTIME_ID) + 1;
-        self.done_ns
-            .fetch_add(now.saturating_sub(entered), Ordering::Relaxed);
+        let now = read_clock(libc::CLOCK_THREAD_CPUTIME_ID);
+        let mut inner = self.lock();
+        if let Some(entered) = inner.entered_ns.take() {
+            inner.done_ns += now.saturating_sub(entered);
+        }
     }
 
     /// Nanoseconds in the guest so far.
     pub fn guest_ns(&self) -> u64 {
-        let done = self.done_ns.load(Ordering::Relaxed);
-        match self.entered.load(Ordering::Relaxed) {
-            0 => done,
-            entered => {
-                let thread = self.thread.load(Ordering::Relaxed) as libc::clockid_t;
-                // The kernel's encoding of "scheduler clock of this thread".
-                let now = read_clock((!thread) << 3 | 6) + 1;
-                done + now.saturating_sub(entered)
-            }
-        }
+        let inner = self.lock();
+        let present = inner.entered_ns.map_or(0, |entered| {
+            // The kernel's encoding of "scheduler clock of this thread".
+            read_clock((!inner.thread) << 3 | 6).saturating_sub(entered)
+        });
+        inner.done_ns + present
     }
 }
 

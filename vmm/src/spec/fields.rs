@@ -6,6 +6,12 @@ use serde_json::{Map, Value};
 
 use super::{MAX_SPEC_BYTES, Mistake, SpecError};
 
+/// Mistakes that are told one by one.
+const MAX_MISTAKES: usize = 32;
+
+/// Bytes of a field's name or of a problem that are shown, about.
+const MAX_SHOWN: usize = 300;
+
 pub(super) struct Fields {
     object: Map<String, Value>,
     known: BTreeSet<&'static str>,
@@ -34,24 +40,26 @@ impl Fields {
         }
     }
 
+    /// Notes a mistake. What a document holds is shown in one line and cut: it may be anything.
     pub(super) fn mistake(&mut self, field: &str, problem: String) {
         self.mistakes.push(Mistake {
-            field: field.to_owned(),
-            problem,
+            field: shown(field),
+            problem: shown(&problem),
         });
     }
 
     /// Ends reading: what is left over is a mistake, too.
     pub(super) fn finish(mut self) -> Vec<Mistake> {
-        for key in self
-            .object
-            .keys()
-            .filter(|key| !self.known.contains(key.as_str()))
-        {
-            self.mistakes.push(Mistake {
-                field: key.clone(),
-                problem: "is not a field of a spec".to_owned(),
-            });
+        let known = &self.known;
+        let mut others: Vec<String> = self.object.keys().cloned().collect();
+        others.retain(|key| !known.contains(key.as_str()));
+        for key in others {
+            self.mistake(&key, "is not a field of a spec".to_owned());
+        }
+        if self.mistakes.len() > MAX_MISTAKES {
+            let more = self.mistakes.len() - MAX_MISTAKES;
+            self.mistakes.truncate(MAX_MISTAKES);
+            self.mistake("spec", format!("has {more} more mistakes"));
         }
         self.mistakes
     }
@@ -173,4 +181,21 @@ fn kind(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }
+}
+
+/// Text of a document in one line of bounded length.
+fn shown(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.chars() {
+        if line.len() > MAX_SHOWN {
+            line.push_str("...");
+            break;
+        }
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }

@@ -78,6 +78,24 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
+fn what_a_document_holds_is_shown_in_one_short_line() {
+    let mut spec = with("name", json!("x".repeat(10_000)));
+    spec["a\nb\u{1b}[2J"] = json!(1);
+    spec["args"] = json!(vec![1; 1000]);
+    let problems = problems(&spec);
+    assert!(problems.len() <= 33, "{}", problems.len());
+    assert!(
+        problems
+            .iter()
+            .all(|p| p.len() < 700 && !p.contains(['\n', '\u{1b}']))
+    );
+    assert!(
+        problems.last().unwrap().contains("more mistakes"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn what_is_not_an_object_is_refused_whole() {
     for text in ["", "{", "[]", "null", "\"x\"", "{\"version\":1}trailing"] {
         let error = SliverSpec::parse(text.as_bytes()).expect_err(text);

@@ -163,6 +163,11 @@ pub enum Problem {
     WritableAndExecutable(usize),
     #[error("segment {0} shares a page with segment {1} or lies below it")]
     SegmentsOverlap(usize, usize),
+    #[error(
+        "segment {0} is not writable and lies above one that is: devices could change it; link \
+         read-only segments first"
+    )]
+    ReadOnlyAboveWritable(usize),
     #[error("its entry point {0:#x} is not in an executable segment")]
     EntryOutside(u64),
     #[error("it has no slice note (.note.slice): it was not built as a native image")]
@@ -313,6 +318,10 @@ fn check_segments(file_len: u64, headers: &[ProgramHeader], found: &mut Examinat
                     && start < other_end
                 {
                     found.problems.push(Problem::SegmentsOverlap(index, other));
+                }
+                let writable = |s: &Segment| s.access & access::WRITE != 0;
+                if !writable(&segment) && found.segments.iter().any(writable) {
+                    found.problems.push(Problem::ReadOnlyAboveWritable(index));
                 }
                 previous = Some((index, end.max(previous.map_or(0, |(_, end)| end))));
                 found.segments.push(segment);

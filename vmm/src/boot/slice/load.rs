@@ -30,13 +30,22 @@ pub struct LoadError {
 }
 
 /// Copies the segments of the image into RAM.
-pub fn load_segments(image: &Image, ram: &GuestRam) -> Result<(), LoadError> {
+///
+/// `go_on` is asked between pieces: a start may be given up while a large image loads.
+pub fn load_segments(
+    image: &Image,
+    ram: &GuestRam,
+    go_on: impl Fn() -> bool,
+) -> Result<(), LoadError> {
     const CHUNK: usize = 256 << 10;
     let mut buffer = Vec::new();
     for (index, segment) in image.native().segments().iter().enumerate() {
         let error = |source| LoadError { index, source };
         let mut done = 0;
         while done < segment.file_len {
+            if !go_on() {
+                return Err(error(io::ErrorKind::Interrupted.into()));
+            }
             let len = (segment.file_len - done).min(CHUNK as u64) as usize;
             buffer.resize(len, 0);
             image
@@ -71,7 +80,7 @@ pub fn system_area(
     let tables = page_tables(image, layout, devices);
     let tables_offset = tables_offset(layout);
     let pages = (tables_offset / PAGE_SIZE) as usize + tables.pages().len();
-    let mut area = SystemArea::new(pages)?;
+    let area = SystemArea::new(pages)?;
     area.write(system::TABLES, &platform::tables_page());
     area.write(system::STUBS, &platform::stubs_page());
     for index in 0..layout.vcpus() {
@@ -89,7 +98,7 @@ pub fn system_area(
 
 /// Writes the info page and the arguments, now that everything they tell is known.
 pub fn write_info(
-    area: &mut SystemArea,
+    area: &SystemArea,
     spec: &SliverSpec,
     image: &Image,
     layout: &Layout,

@@ -1,29 +1,33 @@
 //! The console device (virtio 1.2, 5.3): what the guest prints goes to an [`Output`].
 //!
 //! One port, no multiport, no configuration space in use. Transmit buffers are served when the
-//! guest rings the doorbell, on the vCPU that rang: output costs its own slice, nobody else.
+//! guest rings the doorbell, on the vCPU that rang: output costs its own slice, nobody else. A turn
+//! is bounded and never waits; what is left is told as [`Outcome::Unfinished`], and the vCPU goes on
+//! with it after it has looked whether it should.
 
 use slice_abi::device::{DeviceEntry, TAG_BYTES, device_id};
-use vm_memory::Bytes;
+use vm_memory::{Bytes, GuestAddress};
 
-use super::chain::{Buffer, Chain};
+use super::chain::Chain;
 use super::mmio::{Effect, Transport};
 use super::queue::{QueueError, RunningQueue};
-use crate::devices::output::{Output, PIECE, Patience};
+use crate::devices::output::{Output, PIECE, Room};
 use crate::kvm::memory::GuestRam;
 
 /// Index of the transmit queue; queue 0 receives.
 const TRANSMIT: usize = 1;
 /// Descriptors of each queue.
 const QUEUE_SIZE: u16 = 64;
-/// Chains served per doorbell before the device looks whether it should stop.
-const BATCH: usize = QUEUE_SIZE as usize;
+/// Pieces of output, whole chains or parts of one, in a turn.
+const TURN: usize = 64;
 
 /// A console: its registers, its running transmit queue, and where output goes.
 #[derive(Debug)]
 pub struct Console {
     transport: Transport,
     transmit: Option<RunningQueue>,
+    /// The chain being printed and the bytes of it that have been.
+    printing: Option<(Chain, u64)>,
     output: Output,
 }
 
@@ -34,6 +38,11 @@ pub enum Outcome {
     Nothing,
     /// A used ring moved: idle vCPUs must look.
     UsedRingMoved,
+    /// There is more to do, with [`Console::go_on`].
+    Unfinished {
+        /// A used ring moved already.
+        moved: bool,
+    },
     /// The access was not a valid one.
     Ignored,
     /// The device has failed and says so to its driver.
@@ -47,6 +56,7 @@ impl Console {
         Self {
             transport,
             transmit: None,
+            printing: None,
             output,
         }
     }
@@ -66,30 +76,34 @@ impl Console {
         }
     }
 
+    /// When its output may take more.
+    pub fn room(&self) -> Room {
+        self.output.room()
+    }
+
     /// Reads a register.
     pub fn read(&self, offset: u64) -> u32 {
         self.transport.read(offset)
     }
 
     /// Writes a register and does what follows from it.
-    pub fn write(
-        &mut self,
-        offset: u64,
-        value: u32,
-        ram: &GuestRam,
-        patience: &mut dyn Patience,
-    ) -> Outcome {
+    pub fn write(&mut self, offset: u64, value: u32, ram: &GuestRam) -> Outcome {
         match self.transport.write(offset, value) {
             Effect::None => Outcome::Nothing,
             Effect::Ignored => Outcome::Ignored,
             Effect::Reset => {
-                self.transmit = None;
+                self.stop();
                 Outcome::Nothing
             }
             Effect::Activate => self.checked(|console| console.activate(ram)),
-            Effect::Notify(TRANSMIT) => self.checked(|console| console.transmit(ram, patience)),
+            Effect::Notify(TRANSMIT) => self.go_on(ram),
             Effect::Notify(_) => Outcome::Nothing,
         }
+    }
+
+    /// Prints what waits to be printed, for one turn.
+    pub fn go_on(&mut self, ram: &GuestRam) -> Outcome {
+        self.checked(|console| console.transmit(ram))
     }
 
     fn checked(
@@ -97,21 +111,21 @@ impl Console {
         action: impl FnOnce(&mut Self) -> Result<Outcome, QueueError>,
     ) -> Outcome {
         action(self).unwrap_or_else(|error| {
-            self.transmit = None;
+            self.stop();
             self.transport.needs_reset();
             Outcome::Failed(error)
         })
     }
 
+    fn stop(&mut self) {
+        self.transmit = None;
+        self.printing = None;
+    }
+
     fn activate(&mut self, ram: &GuestRam) -> Result<Outcome, QueueError> {
         // The receive queue is checked, too: a driver should learn of its mistake at once.
-        for (index, config) in self
-            .transport
-            .queues()
-            .iter()
-            .enumerate()
-            .filter(|(_, q)| q.ready)
-        {
+        let queues = self.transport.queues().iter().enumerate();
+        for (index, config) in queues.filter(|(_, queue)| queue.ready) {
             let queue = config.start(ram)?;
             if index == TRANSMIT {
                 self.transmit = Some(queue);
@@ -120,51 +134,57 @@ impl Console {
         Ok(Outcome::Nothing)
     }
 
-    fn transmit(
-        &mut self,
-        ram: &GuestRam,
-        patience: &mut dyn Patience,
-    ) -> Result<Outcome, QueueError> {
+    fn transmit(&mut self, ram: &GuestRam) -> Result<Outcome, QueueError> {
         let Some(queue) = &mut self.transmit else {
             return Ok(Outcome::Ignored);
         };
         let mut moved = false;
-        for _ in 0..BATCH {
-            let Some(chain) = queue.pop(ram)? else { break };
-            print(&chain, ram, &mut self.output, patience)?;
-            queue.push(ram, &chain, 0)?;
-            moved = true;
+        for _ in 0..TURN {
+            let (chain, done) = match self.printing.take() {
+                Some(printing) => printing,
+                None => match queue.pop(ram)? {
+                    Some(chain) if chain.writable.is_empty() => (chain, 0),
+                    Some(_) => return Err(QueueError::Direction),
+                    None if moved => return Ok(Outcome::UsedRingMoved),
+                    None => return Ok(Outcome::Nothing),
+                },
+            };
+            let mut piece = [0; PIECE];
+            let len = read_piece(&chain, done, ram, &mut piece)?;
+            if len == 0 {
+                queue.push(ram, &chain, 0)?;
+                moved = true;
+                continue;
+            }
+            let written = self.output.write(&piece[..len]);
+            self.printing = Some((chain, done + written as u64));
+            if written == 0 {
+                break;
+            }
         }
-        Ok(if moved {
-            Outcome::UsedRingMoved
-        } else {
-            Outcome::Nothing
-        })
+        Ok(Outcome::Unfinished { moved })
     }
 }
 
-fn print(
+/// Copies what follows the first `done` bytes of a chain, as much as fits into `piece`.
+fn read_piece(
     chain: &Chain,
+    done: u64,
     ram: &GuestRam,
-    output: &mut Output,
-    patience: &mut dyn Patience,
-) -> Result<(), QueueError> {
-    if !chain.writable.is_empty() {
-        return Err(QueueError::Direction);
-    }
-    let mut piece = [0; PIECE];
-    for &Buffer { address, len } in &chain.readable {
-        let mut done = 0;
-        while done < len {
-            let part = &mut piece[..PIECE.min((len - done) as usize)];
-            let at = vm_memory::GuestAddress(address.0 + u64::from(done));
-            ram.read_slice(part, at).map_err(|_| QueueError::Rings)?;
-            if !patience.go_on() {
-                return Ok(());
-            }
-            output.write(part, patience);
-            done += part.len() as u32;
+    piece: &mut [u8],
+) -> Result<usize, QueueError> {
+    let (mut skip, mut filled) = (done, 0);
+    for buffer in &chain.readable {
+        let len = u64::from(buffer.len);
+        if skip >= len {
+            skip -= len;
+            continue;
         }
+        let part = (len - skip).min((piece.len() - filled) as u64) as usize;
+        let at = GuestAddress(buffer.address.0 + skip);
+        ram.read_slice(&mut piece[filled..filled + part], at)
+            .map_err(|_| QueueError::Rings)?;
+        (skip, filled) = (0, filled + part);
     }
-    Ok(())
+    Ok(filled)
 }
