@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vmm::control::proto::{
-    Answer, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status, read_frame, write_frame,
+    Answer, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status, encode_frame, read_frame,
 };
 
 /// How long an answer may take: long enough for a busy machine, short enough to see a hang.
@@ -47,6 +47,57 @@ impl Client {
     /// # Panics
     /// If the connection fails.
     pub fn send(&mut self, op: Op) -> u64 {
+        let (id, frame) = self.frame(op);
+        self.stream.write_all(&frame).expect("the request is taken");
+        id
+    }
+
+    /// Asks several things in one write; the outcomes in the order of the requests.
+    ///
+    /// # Panics
+    /// If the connection fails or one of them is not answered.
+    pub fn ask_together(&mut self, ops: impl IntoIterator<Item = Op>) -> Vec<Outcome> {
+        let (ids, frames): (Vec<_>, Vec<_>) = ops.into_iter().map(|op| self.frame(op)).unzip();
+        let sent = self.stream.write_all(&frames.concat());
+        sent.expect("the requests are taken");
+        let reply = |_: &u64| self.reply().expect("an answer to each");
+        let mut replies: Vec<Reply> = ids.iter().map(reply).collect();
+        replies.sort_by_key(|reply| reply.id);
+        let answered: Vec<u64> = replies.iter().map(|reply| reply.id).collect();
+        assert_eq!(answered, ids);
+        replies.into_iter().map(|reply| reply.result).collect()
+    }
+
+    /// Asks the same very often without waiting for answers, but reading those that come. How
+    /// many of the requests were refused; `None` if the monitor closed the connection.
+    ///
+    /// # Panics
+    /// If the monitor neither answers nor closes.
+    pub fn flood(&mut self, op: &Op, times: usize) -> Option<usize> {
+        const AT_ONCE: usize = 1000;
+        let some: Vec<u8> = (0..AT_ONCE)
+            .flat_map(|_| self.frame(op.clone()).1)
+            .collect();
+        let (last, frame) = self.frame(Op::Status);
+        let mut to = self.stream.try_clone().expect("a socket is copied");
+        let writer = std::thread::spawn(move || {
+            let sent = (0..times / AT_ONCE).try_for_each(|_| to.write_all(&some));
+            // A refused write shows as the end of the replies.
+            sent.and_then(|()| to.write_all(&frame))
+        });
+        let mut refused = 0;
+        let outcome = loop {
+            match self.reply() {
+                None => break None,
+                Some(reply) if reply.id == last => break Some(refused),
+                Some(reply) => refused += usize::from(matches!(reply.result, Outcome::Error(_))),
+            }
+        };
+        let _ = writer.join().expect("the writer does not panic");
+        outcome
+    }
+
+    fn frame(&mut self, op: Op) -> (u64, Vec<u8>) {
         let id = self.next_id;
         self.next_id += 1;
         let request = Request {
@@ -54,8 +105,7 @@ impl Client {
             id,
             op,
         };
-        write_frame(&self.stream, &request).expect("the request is taken");
-        id
+        (id, encode_frame(&request).expect("a request fits a frame"))
     }
 
     /// The next reply, `None` once the monitor has closed.

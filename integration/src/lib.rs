@@ -1,12 +1,15 @@
 //! Fixture of the integration tests: slivers of real guests on `/dev/kvm`, in a few lines each.
 //!
-//! [`artifacts`] builds what is run, [`sliver`] runs it, [`client`] steers it, [`elf`] makes image
-//! files that nobody would ship. A test that needs KVM begins with [`needs_kvm!`].
+//! [`artifacts`] builds what is run, [`sliver`] runs it, [`client`] steers it, [`ended`] tells how it
+//! ended, [`outlet`] reads its output now and then, [`elf`] makes image files that nobody would ship.
+//! A test that needs KVM begins with [`needs_kvm!`].
 
 pub mod artifacts;
 pub mod client;
 pub mod elf;
+pub mod ended;
 pub mod guests;
+pub mod outlet;
 pub mod sliver;
 
 use std::fs::OpenOptions;

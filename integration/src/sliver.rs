@@ -3,11 +3,11 @@
 //! The monitor runs tied to the test process, so that a failing test leaves nothing running. Its
 //! console and its own messages go to files in a temporary directory that dies with the sliver.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,14 +19,19 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vmm::control::proto::{Notice, read_frame};
-use vmm::exit::{ExitKind, ExitRecord, Fault};
+use vmm::control::proto::{Answer, Notice, Op, State, read_frame};
+use vmm::exit::{ExitKind, ExitRecord};
 
 use crate::artifacts;
 use crate::client::Client;
+pub use crate::ended::Ended;
+use crate::guests;
 
 /// How long a sliver of a test may run: long enough for a busy machine, short enough to see a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long what should happen at once may take on a busy machine.
+pub const SOON: Duration = Duration::from_secs(2);
 
 /// Held while a monitor is started.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -37,6 +42,9 @@ pub struct Sliver {
     spec: Value,
     tied: bool,
     clogged: bool,
+    console: Option<Arc<OwnedFd>>,
+    errors: Option<Arc<OwnedFd>>,
+    starter: Vec<&'static str>,
     place: Option<Arc<TempDir>>,
 }
 
@@ -48,19 +56,6 @@ pub struct Running {
     name: String,
     place: Arc<TempDir>,
     status: Option<ExitStatus>,
-}
-
-/// What a sliver left behind.
-#[derive(Debug)]
-pub struct Ended {
-    /// The monitor's exit record, if it came to one.
-    pub record: Option<ExitRecord>,
-    /// What the guest printed.
-    pub console: String,
-    /// What the monitor said.
-    pub errors: String,
-    /// How the process ended.
-    pub status: ExitStatus,
 }
 
 impl Sliver {
@@ -79,8 +74,16 @@ impl Sliver {
             }),
             tied: true,
             clogged: false,
+            console: None,
+            errors: None,
+            starter: Vec::new(),
             place: None,
         }
+    }
+
+    /// A sliver of the bare guest that does what `case` names.
+    pub fn bare(case: &str) -> Self {
+        Self::new(guests::bare()).args([case])
     }
 
     /// A sliver of an example.
@@ -125,6 +128,24 @@ impl Sliver {
         self
     }
 
+    /// With its console going there.
+    pub fn console_to(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.console = Some(Arc::new(file.into()));
+        self
+    }
+
+    /// With the monitor's own messages going there.
+    pub fn errors_to(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.errors = Some(Arc::new(file.into()));
+        self
+    }
+
+    /// Started by a program that changes what a process inherits and then becomes the monitor.
+    pub fn started_by(mut self, program: &[&'static str]) -> Self {
+        self.starter = program.to_vec();
+        self
+    }
+
     /// In the same run directory as others.
     pub fn in_place(mut self, place: &Arc<TempDir>) -> Self {
         self.place = Some(Arc::clone(place));
@@ -140,19 +161,26 @@ impl Sliver {
         let name = self.spec["name"].as_str().unwrap_or("unnamed").to_owned();
         let spec = place.path().join(format!("{name}.json"));
         fs::write(&spec, self.spec.to_string()).expect("the spec is written");
-        let file = |kind| {
-            let path = output_path(&place, &name, kind);
-            File::create(path).expect("the output file is made")
+        let output = |kind, elsewhere: Option<Arc<OwnedFd>>| match elsewhere {
+            Some(file) => file.try_clone().expect("a descriptor is copied"),
+            None => File::create(output_path(&place, &name, kind))
+                .expect("the output file is made")
+                .into(),
         };
-        let mut command = Command::new(artifacts::slicevmm());
+        let mut words = self.starter.iter().map(OsStr::new);
+        let monitor = artifacts::slicevmm().as_os_str();
+        let mut command = Command::new(words.next().unwrap_or(monitor));
+        if !self.starter.is_empty() {
+            command.args(words).arg(monitor);
+        }
         command
             .arg("--spec")
             .arg(&spec)
             .arg("--run-dir")
             .arg(run_dir(&place))
             .stdin(Stdio::null())
-            .stdout(file("console"))
-            .stderr(file("errors"));
+            .stdout(output("console", self.console))
+            .stderr(output("errors", self.errors));
         if self.clogged {
             command.stdout(Stdio::piped());
         }
@@ -175,6 +203,16 @@ impl Sliver {
             place,
             status: None,
         }
+    }
+
+    /// Starts it and waits until it runs.
+    ///
+    /// # Panics
+    /// If it does not come to that.
+    pub fn spawn_running(self) -> Running {
+        let sliver = self.spawn();
+        sliver.control().wait_for(State::Running);
+        sliver
     }
 
     /// Runs it to its end.
@@ -232,12 +270,41 @@ impl Running {
         self.tie = None;
     }
 
+    /// Asserts that a pause is answered soon.
+    #[track_caller]
+    pub fn assert_pauses(&self) {
+        let mut control = self.control();
+        let asked = Instant::now();
+        assert_eq!(control.ask(Op::Pause), Ok(Answer::Done));
+        assert!(asked.elapsed() < SOON, "paused in {:?}", asked.elapsed());
+        assert_eq!(control.status().state, State::Paused);
+    }
+
+    /// Asserts that it runs, can be asked and can be stopped.
+    #[track_caller]
+    pub fn assert_well(self) {
+        let mut control = self.control();
+        assert_eq!(control.status().state, State::Running);
+        let reason = "test".to_owned();
+        assert_eq!(control.ask(Op::Stop { reason }), Ok(Answer::Done));
+        let ended = self.wait_within(SOON);
+        ended.assert_end(ExitKind::Stopped, 143);
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
     /// If it does not end in time; it is killed then.
-    pub fn wait(mut self) -> Ended {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn wait(self) -> Ended {
+        self.wait_within(PATIENCE)
+    }
+
+    /// The same with less patience.
+    ///
+    /// # Panics
+    /// If it does not end in time; it is killed then.
+    pub fn wait_within(mut self, limit: Duration) -> Ended {
+        let deadline = Instant::now() + limit;
         let status = loop {
             match self.child.try_wait().expect("the monitor is our child") {
                 Some(status) => break status,
@@ -283,65 +350,6 @@ impl Drop for Running {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-    }
-}
-
-impl Ended {
-    /// The exit record.
-    ///
-    /// # Panics
-    /// If the monitor left none.
-    #[track_caller]
-    pub fn record(&self) -> &ExitRecord {
-        self.record
-            .as_ref()
-            .unwrap_or_else(|| panic!("no exit record: {self:?}"))
-    }
-
-    /// Asserts the kind and status of the end, in the record and of the process.
-    #[track_caller]
-    pub fn assert_end(&self, kind: ExitKind, status: u8) -> &Self {
-        let exit = &self.record().exit;
-        assert_eq!((exit.kind, exit.status), (kind, status), "{self:#?}");
-        assert_eq!(self.status.code(), Some(i32::from(status)), "{self:#?}");
-        self
-    }
-
-    /// Asserts that the guest ended itself with `status`.
-    #[track_caller]
-    pub fn assert_exited(&self, status: u8) -> &Self {
-        self.assert_end(ExitKind::Exited, status)
-    }
-
-    /// Asserts that the monitor refused, in one line that names the image file and holds all of
-    /// `words`.
-    #[track_caller]
-    pub fn assert_refused(&self, image: &Path, words: &[&str]) -> &Self {
-        self.assert_end(ExitKind::Error, 125);
-        let message = &self.record().exit.detail.message;
-        assert!(!message.contains('\n'), "more than one line: {message:?}");
-        let image = image.to_str().expect("a test's path is UTF-8");
-        for word in [image].iter().chain(words) {
-            assert!(
-                message.to_lowercase().contains(&word.to_lowercase()),
-                "{message:?} does not say {word:?}"
-            );
-            assert!(self.errors.contains(image), "{self:#?}");
-        }
-        self
-    }
-
-    /// The fault that ended it.
-    #[track_caller]
-    pub fn fault(&self) -> &Fault {
-        self.assert_end(ExitKind::Fault, 139);
-        let detail = &self.record().exit.detail;
-        detail.fault.as_ref().expect("a fault is described")
-    }
-
-    /// The signal that killed the monitor, which none should.
-    pub fn killed_by(&self) -> Option<i32> {
-        self.status.signal()
     }
 }
 

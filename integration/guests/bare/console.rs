@@ -8,7 +8,7 @@ use crate::guest::Guest;
 use crate::low::{load, store};
 use crate::status;
 
-pub const QUEUE_SIZE: u16 = 8;
+pub const QUEUE_SIZE: u16 = 64;
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
 pub const INDIRECT: u16 = 4;

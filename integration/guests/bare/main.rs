@@ -8,6 +8,7 @@
 
 mod console;
 mod guest;
+mod lasting;
 mod low;
 mod wrong;
 
@@ -30,6 +31,8 @@ mod status {
     pub const IDLE_TOO_LONG: u64 = 16;
     pub const BAD_QUEUE_ACCEPTED: u64 = 17;
     pub const UNKNOWN_CASE: u64 = 18;
+    pub const CLOCK_WENT_BACK: u64 = 19;
+    pub const CLOCK_JUMPED: u64 = 20;
 }
 
 // The note, and an entry that leaves the stack as the C convention wants it.
@@ -52,7 +55,7 @@ global_asm!(
 extern "C" fn main(info: &'static InfoPage, vcpu: u64) -> ! {
     let guest = Guest::new(info);
     if vcpu != 0 {
-        guest.exit(guest.number(1));
+        guest.run_beside(guest.argument(0));
     }
     guest.run(guest.argument(0));
     guest.exit(0)
@@ -91,6 +94,14 @@ impl Guest {
             },
             b"status" => self.exit(self.number(1)),
             b"device-holes" => self.device_holes(),
+            b"clock" => self.watch_clock(|| {}),
+            b"clock-flood" => self.watch_clock(|| self.console().flood()),
+            b"print-gigabytes" => self.print_gigabytes(),
+            b"fill-and-fail" => self.fill_and_fail(),
+            b"clog-beside" => self.clog_beside(),
+            b"fail-beside" => self.await_failure(),
+            b"read-heap" => self.touch_heap(|at| drop(load::<u64>(at))),
+            b"write-heap" => self.touch_heap(|at| store::<u64>(at, 1)),
             _ => self.console_case(case),
         }
     }
