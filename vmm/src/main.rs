@@ -13,7 +13,7 @@ use vmm::control::proto::{Notice, write_frame};
 use vmm::exit::{ExitKind, ExitRecord};
 use vmm::inherited;
 use vmm::resident;
-use vmm::say::say;
+use vmm::say::{say, shown_path};
 use vmm::sliver::{self, Resources};
 use vmm::spec::{MAX_SPEC_BYTES, SliverSpec};
 use vmm::stopwatch::Stopwatch;
@@ -101,8 +101,8 @@ fn read_spec(path: &Path) -> Result<SliverSpec, String> {
     let mut text = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_SPEC_BYTES as u64 + 1).read_to_end(&mut text))
-        .map_err(|error| format!("cannot read spec {}: {error}", path.display()))?;
-    SliverSpec::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+        .map_err(|error| format!("cannot read spec {}: {error}", shown_path(path)))?;
+    SliverSpec::parse(&text).map_err(|error| format!("{}: {error}", shown_path(path)))
 }
 
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error> {

@@ -3,7 +3,7 @@
 //! A message never stops the monitor: if nobody reads, or the other end is gone, it is lost. Not
 //! `eprintln!`, which waits for a slow reader and panics when there is none.
 
-use std::fmt::Write;
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::stdio::stderr;
@@ -24,22 +24,36 @@ fn has_room() -> bool {
     matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
 }
 
-/// The message as one line that cannot pass for two, or for another's.
+/// The message as one line of bounded length.
 fn line(message: &str) -> String {
     let mut line = String::from("slicevmm: ");
-    for c in message.chars() {
-        if line.len() > MAX_LINE - 16 {
+    line.push_str(&shown(message, MAX_LINE - 64));
+    line.push('\n');
+    line
+}
+
+/// Text from outside as it may be shown: in one line that cannot pass for two or move a terminal's
+/// cursor, and cut to about `longest` bytes.
+pub fn shown(text: &str, longest: usize) -> String {
+    let mut line = String::new();
+    for c in text.chars() {
+        if line.len() > longest {
             line.push_str("...");
             break;
         }
         if c.is_control() {
-            let _ = write!(line, "{}", c.escape_default());
+            line.extend(c.escape_default());
         } else {
             line.push(c);
         }
     }
-    line.push('\n');
     line
+}
+
+/// A path as it may be shown.
+pub fn shown_path(path: &Path) -> String {
+    const PATH_MAX: usize = 4096;
+    shown(&path.to_string_lossy(), PATH_MAX)
 }
 
 #[cfg(test)]

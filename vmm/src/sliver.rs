@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::boot::image::{Image, ImageError, plain};
+use crate::boot::image::{Image, ImageError};
 use crate::boot::slice::layout::{Layout, TooSmall};
 use crate::boot::slice::load::{self, LoadError};
 use crate::control::bell::Bell;
@@ -38,7 +38,7 @@ use crate::kvm::vcpu::Vcpu;
 use crate::kvm::vm::{self, KvmError, Memory, Vm};
 use crate::machine::{EndGuard, Machine, Parts};
 use crate::resident;
-use crate::say::say;
+use crate::say::{say, shown_path};
 use crate::sched::account::process_ns;
 use crate::signals::Signals;
 use crate::spec::SliverSpec;
@@ -63,9 +63,9 @@ pub struct Resources {
 pub enum StartError {
     #[error(transparent)]
     Image(#[from] ImageError),
-    #[error("{}: {problem}", plain(image))]
+    #[error("{}: {problem}", shown_path(image))]
     TooSmall { image: PathBuf, problem: TooSmall },
-    #[error("{}: {problem}", plain(image))]
+    #[error("{}: {problem}", shown_path(image))]
     Load { image: PathBuf, problem: LoadError },
     #[error("{asked_mib} MiB of memory are asked for, this machine has {total_mib} MiB")]
     MoreMemoryThanHost { asked_mib: u64, total_mib: u64 },

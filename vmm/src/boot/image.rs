@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::say::shown_path;
+
 use super::slice::{Examination, NativeImage, Problem, examine};
 
 /// Bytes that can be read at any place, such as a file.
@@ -60,7 +62,7 @@ impl ReadAt for ImageFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// It could not be opened.
-    #[error("cannot open image {}: {source}", plain(path))]
+    #[error("cannot open image {}: {source}", shown_path(path))]
     Open {
         /// The file.
         path: PathBuf,
@@ -68,7 +70,10 @@ pub enum ImageError {
         source: io::Error,
     },
     /// It is not a regular file.
-    #[error("{} is not an image: it is {what}, not a regular file", plain(path))]
+    #[error(
+        "{} is not an image: it is {what}, not a regular file",
+        shown_path(path)
+    )]
     NotAFile {
         /// The file.
         path: PathBuf,
@@ -76,7 +81,7 @@ pub enum ImageError {
         what: &'static str,
     },
     /// It could not be read.
-    #[error("cannot read image {}: {source}", plain(path))]
+    #[error("cannot read image {}: {source}", shown_path(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -84,24 +89,17 @@ pub enum ImageError {
         source: io::Error,
     },
     /// It is something else, or it breaks the rules of its kind.
-    #[error("{} is not an image that can be run: {}", plain(path), list(problems))]
+    #[error(
+        "{} is not an image that can be run: {}",
+        shown_path(path),
+        list(problems)
+    )]
     Refused {
         /// The file.
         path: PathBuf,
         /// Every reason, at least one.
         problems: Vec<Problem>,
     },
-}
-
-/// A path in one line: whoever names a file must not be able to forge a message.
-pub(crate) fn plain(path: &Path) -> String {
-    path.to_string_lossy().chars().flat_map(shown).collect()
-}
-
-fn shown(c: char) -> impl Iterator<Item = char> {
-    let escaped = c.is_control().then(|| c.escape_default());
-    let itself = escaped.is_none().then_some(c);
-    escaped.into_iter().flatten().chain(itself)
 }
 
 fn list(problems: &[Problem]) -> String {

@@ -4,12 +4,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use rustix::event::PollFlags;
 use serde_json::Value;
 
 use super::proto::{PROTOCOL_VERSION, Reply, Request, encode_frame, frame_length};
 
-/// Unsent answers of one client, in bytes, beyond which it is dropped.
-const MAX_UNSENT: usize = 4 << 20;
+/// Unsent answers of one client, in bytes, beyond which nothing more is taken from it: who does not
+/// read the answers has to wait with its questions.
+const ENOUGH_UNSENT: usize = 64 << 10;
 
 /// A client.
 #[derive(Debug)]
@@ -42,13 +44,26 @@ impl Client {
         }
     }
 
-    /// Whether no answer waits to be sent.
-    pub(super) fn has_sent_all(&self) -> bool {
-        self.unsent.is_empty()
+    /// What to wait for on its connection.
+    pub(super) fn interest(&self) -> PollFlags {
+        if self.unsent.is_empty() {
+            PollFlags::IN
+        } else if self.is_congested() {
+            PollFlags::OUT
+        } else {
+            PollFlags::IN | PollFlags::OUT
+        }
+    }
+
+    fn is_congested(&self) -> bool {
+        self.unsent.len() > ENOUGH_UNSENT
     }
 
     /// Takes in what the client has sent.
     pub(super) fn receive(&mut self) {
+        if self.is_congested() {
+            return;
+        }
         let mut buffer = [0; 16 << 10];
         loop {
             match self.stream.read(&mut buffer) {
@@ -69,6 +84,9 @@ impl Client {
     /// The next whole frame's body. A frame that is too long ends the connection: what follows it
     /// could not be understood.
     pub(super) fn next_frame(&mut self) -> Option<Vec<u8>> {
+        if self.is_congested() {
+            return None;
+        }
         let head = <[u8; 4]>::try_from(self.received.get(..4)?).ok()?;
         let Ok(len) = frame_length(head) else {
             self.gone = true;
@@ -82,8 +100,8 @@ impl Client {
     /// Puts a reply behind those that wait to be sent.
     pub(super) fn queue(&mut self, reply: &Reply) {
         match encode_frame(reply) {
-            Ok(frame) if self.unsent.len() + frame.len() <= MAX_UNSENT => self.unsent.extend(frame),
-            _ => self.gone = true,
+            Ok(frame) => self.unsent.extend(frame),
+            Err(_) => self.gone = true,
         }
     }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::exit::ExitRecord;
+use crate::say::shown_path;
 
 /// Name of the control socket in a sliver's directory.
 pub const SOCKET: &str = "control.sock";
@@ -27,7 +28,7 @@ const PARTIAL_RECORD: &str = "exit.json.new";
 pub enum EndpointError {
     #[error("a sliver named {0} is already running on this node")]
     NameTaken(String),
-    #[error("cannot {what} {path}: {source}")]
+    #[error("cannot {what} {}: {source}", shown_path(path))]
     File {
         what: &'static str,
         path: PathBuf,

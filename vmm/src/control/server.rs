@@ -130,6 +130,9 @@ impl Server {
             self.machine.end(exit);
         }
         for index in ready.clients {
+            self.clients[index].receive();
+        }
+        for index in 0..self.clients.len() {
             self.serve_client(index);
         }
         if ready.listener {
@@ -155,12 +158,7 @@ impl Server {
         ];
         let first_client = fds.len();
         for client in &self.clients {
-            let out = if client.has_sent_all() {
-                PollFlags::empty()
-            } else {
-                PollFlags::OUT
-            };
-            fds.push(PollFd::new(&client.stream, PollFlags::IN | out));
+            fds.push(PollFd::new(&client.stream, client.interest()));
         }
         fds.extend(self.endings.poll_fds());
         match poll(&mut fds, timeout.map(timespec).as_ref()) {
@@ -187,7 +185,6 @@ impl Server {
             Err(_) => {
                 // Most likely no descriptors are left. The listener stays ready: look away.
                 self.accept_from = Instant::now() + ACCEPT_AGAIN_AFTER;
-                self.make_room();
                 return;
             }
         };
@@ -218,7 +215,6 @@ impl Server {
     }
 
     fn serve_client(&mut self, index: usize) {
-        self.clients[index].receive();
         while let Some(frame) = self.clients[index].next_frame() {
             let (id, outcome) = match parse(&frame) {
                 Ok(Request { id, op, .. }) => (id, self.answer(index, id, op)),
@@ -276,8 +272,8 @@ impl Server {
                 machine.lifecycle.set_debug(true);
                 Ok(Answer::Done)
             }
-            Op::Step { .. } if !self.clients[index].debugs => {
-                Err("only a client that has said `debug` can step".to_owned())
+            Op::Step { .. } if !machine.lifecycle.is_debugged() => {
+                Err("nobody debugs the sliver: say `debug` first".to_owned())
             }
             Op::Step { vcpu } => match machine.step(vcpu) {
                 Ok(()) => return self.wait_for(index, id, WaitKind::Stopped),

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use crate::say::shown;
+
 use super::{MAX_SPEC_BYTES, Mistake, SpecError};
 
 /// Mistakes that are told one by one.
@@ -43,8 +45,8 @@ impl Fields {
     /// Notes a mistake. What a document holds is shown in one line and cut: it may be anything.
     pub(super) fn mistake(&mut self, field: &str, problem: String) {
         self.mistakes.push(Mistake {
-            field: shown(field),
-            problem: shown(&problem),
+            field: shown(field, MAX_SHOWN),
+            problem: shown(&problem, MAX_SHOWN),
         });
     }
 
@@ -181,21 +183,4 @@ fn kind(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }
-}
-
-/// Text of a document in one line of bounded length.
-fn shown(text: &str) -> String {
-    let mut line = String::new();
-    for c in text.chars() {
-        if line.len() > MAX_SHOWN {
-            line.push_str("...");
-            break;
-        }
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
 }
