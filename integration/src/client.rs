@@ -52,14 +52,23 @@ impl Client {
         id
     }
 
+    /// Asks several things in one write without waiting; the requests' ids.
+    ///
+    /// # Panics
+    /// If the connection fails.
+    pub fn send_together(&mut self, ops: impl IntoIterator<Item = Op>) -> Vec<u64> {
+        let (ids, frames): (Vec<_>, Vec<_>) = ops.into_iter().map(|op| self.frame(op)).unzip();
+        let sent = self.stream.write_all(&frames.concat());
+        sent.expect("the requests are taken");
+        ids
+    }
+
     /// Asks several things in one write; the outcomes in the order of the requests.
     ///
     /// # Panics
     /// If the connection fails or one of them is not answered.
     pub fn ask_together(&mut self, ops: impl IntoIterator<Item = Op>) -> Vec<Outcome> {
-        let (ids, frames): (Vec<_>, Vec<_>) = ops.into_iter().map(|op| self.frame(op)).unzip();
-        let sent = self.stream.write_all(&frames.concat());
-        sent.expect("the requests are taken");
+        let ids = self.send_together(ops);
         let reply = |_: &u64| self.reply().expect("an answer to each");
         let mut replies: Vec<Reply> = ids.iter().map(reply).collect();
         replies.sort_by_key(|reply| reply.id);
@@ -115,7 +124,15 @@ impl Client {
     pub fn reply(&mut self) -> Option<Reply> {
         match read_frame(&self.stream) {
             Ok(reply) => reply,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    // Closed in the middle of a frame, or with requests unread.
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                None
+            }
             Err(error) => panic!("no reply: {error}"),
         }
     }

@@ -40,6 +40,8 @@ static ALONE: Mutex<()> = Mutex::new(());
 #[derive(Debug, Clone)]
 pub struct Sliver {
     spec: Value,
+    /// Its files' names begin with this.
+    files: String,
     tied: bool,
     clogged: bool,
     console: Option<Arc<OwnedFd>>,
@@ -54,6 +56,7 @@ pub struct Running {
     child: Child,
     tie: Option<UnixStream>,
     name: String,
+    files: String,
     place: Arc<TempDir>,
     status: Option<ExitStatus>,
 }
@@ -64,6 +67,7 @@ impl Sliver {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         Self {
+            files: name.clone(),
             spec: json!({
                 "version": 1,
                 "name": name,
@@ -159,11 +163,11 @@ impl Sliver {
     pub fn spawn(self) -> Running {
         let place = self.place.unwrap_or_else(|| Arc::new(new_place()));
         let name = self.spec["name"].as_str().unwrap_or("unnamed").to_owned();
-        let spec = place.path().join(format!("{name}.json"));
+        let spec = output_path(&place, &self.files, "json");
         fs::write(&spec, self.spec.to_string()).expect("the spec is written");
         let output = |kind, elsewhere: Option<Arc<OwnedFd>>| match elsewhere {
             Some(file) => file.try_clone().expect("a descriptor is copied"),
-            None => File::create(output_path(&place, &name, kind))
+            None => File::create(output_path(&place, &self.files, kind))
                 .expect("the output file is made")
                 .into(),
         };
@@ -200,6 +204,7 @@ impl Sliver {
             child,
             tie,
             name,
+            files: self.files,
             place,
             status: None,
         }
@@ -253,7 +258,7 @@ impl Running {
 
     /// What the guest has printed so far.
     pub fn console(&self) -> String {
-        read_output(&self.place, &self.name, "console")
+        read_output(&self.place, &self.files, "console")
     }
 
     /// Sends the monitor a signal.
@@ -315,7 +320,7 @@ impl Running {
                     "{} hangs; its console: {:?}; its messages: {:?}",
                     self.name,
                     self.console(),
-                    read_output(&self.place, &self.name, "errors"),
+                    read_output(&self.place, &self.files, "errors"),
                 ),
             }
         };
@@ -323,7 +328,7 @@ impl Running {
         Ended {
             record: self.record(),
             console: self.console(),
-            errors: read_output(&self.place, &self.name, "errors"),
+            errors: read_output(&self.place, &self.files, "errors"),
             status,
         }
     }
@@ -383,15 +388,15 @@ pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn output_path(place: &TempDir, name: &str, kind: &str) -> PathBuf {
-    place.path().join(format!("{name}.{kind}"))
+fn output_path(place: &TempDir, files: &str, kind: &str) -> PathBuf {
+    place.path().join(format!("{files}.{kind}"))
 }
 
-fn read_output(place: &TempDir, name: &str, kind: &str) -> String {
-    match fs::read(output_path(place, name, kind)) {
+fn read_output(place: &TempDir, files: &str, kind: &str) -> String {
+    match fs::read(output_path(place, files, kind)) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => panic!("the {kind} of {name}: {error}"),
+        Err(error) => panic!("the {kind} of {files}: {error}"),
     }
 }
 

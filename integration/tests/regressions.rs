@@ -113,7 +113,7 @@ fn ended_while_loading(
     sliver: impl FnOnce(Sliver) -> Sliver,
     then: impl FnOnce(&mut Running),
 ) -> Ended {
-    const DATA_MIB: u64 = 6 << 10;
+    const DATA_MIB: u64 = 3 << 10;
     const DATA_AT: u64 = 2 * PAGE_SIZE;
     let mut image = Elf::with_code(&[0xeb, 0xfe]); // jumps to itself
     image.headers.push(Header {
