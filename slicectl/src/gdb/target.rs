@@ -193,14 +193,19 @@ impl MultiThreadBase for SliverTarget {
 
 impl MultiThreadResume for SliverTarget {
     fn resume(&mut self) -> Result<(), Self::Error> {
-        match self.step {
-            Some(vcpu) => self.stops.send(Op::Step { vcpu })?,
-            None => {
-                self.orders.order(Op::Resume)?;
-                self.stops.send(Op::WaitStop)?
-            }
+        let sent = match self.step {
+            Some(vcpu) => self.stops.send(Op::Step { vcpu }),
+            None => self
+                .orders
+                .order(Op::Resume)
+                .and_then(|()| self.stops.send(Op::WaitStop)),
         };
-        Ok(())
+        match sent {
+            // A sliver that ends at once takes the connection with it: it did run, and gdb hears
+            // of its end as of any other.
+            Ok(_) | Err(ClientError::Closed) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn clear_resume_actions(&mut self) -> Result<(), Self::Error> {
