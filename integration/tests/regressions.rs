@@ -13,7 +13,7 @@ use integration::sliver::{Ended, Running, SOON, Sliver, new_place, until};
 use object::elf;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use slice_abi::layout::{PAGE_SIZE, RAM_BASE};
-use vmm::control::proto::{Op, State};
+use vmm::control::proto::{Op, Outcome, State};
 use vmm::exit::ExitKind;
 
 fn moment(millis: u64) {
@@ -185,6 +185,21 @@ fn waits_without_end_are_refused_and_cost_no_memory() {
     assert_ne!(refused, Some(0));
     let grown = resident_kib(sliver.pid()).saturating_sub(before);
     assert!(grown < 4096, "{grown} KiB more");
+    sliver.assert_well();
+}
+
+#[test]
+fn questions_that_wait_for_their_answers_to_be_read_are_answered_then() {
+    needs_kvm!();
+    let sliver = Sliver::bare("idle").spawn_running();
+    for times in [300, 500, 3000] {
+        let answers = sliver.control().ask_together(vec![Op::Status; times]);
+        assert!(
+            answers
+                .iter()
+                .all(|answer| matches!(answer, Outcome::Ok(_)))
+        );
+    }
     sliver.assert_well();
 }
 
