@@ -81,6 +81,15 @@ impl Client {
         }
     }
 
+    /// Whether [`next_frame`](Self::next_frame) has something to give, or to say.
+    pub(super) fn has_frame(&self) -> bool {
+        let Some(head) = self.received.first_chunk::<4>() else {
+            return false;
+        };
+        let whole = frame_length(*head).map_or(0, |len| 4 + len);
+        !self.gone && !self.is_congested() && self.received.len() >= whole
+    }
+
     /// The next whole frame's body. A frame that is too long ends the connection: what follows it
     /// could not be understood.
     pub(super) fn next_frame(&mut self) -> Option<Vec<u8>> {

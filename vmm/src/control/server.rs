@@ -64,6 +64,7 @@ struct Wait {
 enum WaitKind {
     Paused,
     Stopped,
+    Stepped,
 }
 
 impl Server {
@@ -101,10 +102,7 @@ impl Server {
                     .end(Exit::error(format!("the control thread failed: {error}")));
             }
         }
-        self.answer_waits();
-        for client in &mut self.clients {
-            client.send();
-        }
+        self.send_answers();
         (self.endpoint, self.endings)
     }
 
@@ -132,16 +130,17 @@ impl Server {
         for index in ready.clients {
             self.clients[index].receive();
         }
-        for index in 0..self.clients.len() {
-            self.serve_client(index);
-        }
         if ready.listener {
             self.accept();
         }
-        self.answer_waits();
-        for client in &mut self.clients {
-            client.send();
+        // Sending answers makes room for more questions that have already come.
+        while self.clients.iter().any(Client::has_frame) {
+            for index in 0..self.clients.len() {
+                self.serve_client(index);
+            }
+            self.send_answers();
         }
+        self.send_answers();
         self.drop_gone();
         Ok(())
     }
@@ -276,12 +275,19 @@ impl Server {
                 Err("nobody debugs the sliver: say `debug` first".to_owned())
             }
             Op::Step { vcpu } => match machine.step(vcpu) {
-                Ok(()) => return self.wait_for(index, id, WaitKind::Stopped),
+                Ok(()) => return self.wait_for(index, id, WaitKind::Stepped),
                 Err(problem) => Err(problem),
             },
             Op::WaitStop => return self.wait_for(index, id, WaitKind::Stopped),
         };
         Some(result.map_or_else(Outcome::Error, Outcome::Ok))
+    }
+
+    fn send_answers(&mut self) {
+        self.answer_waits();
+        for client in &mut self.clients {
+            client.send();
+        }
     }
 
     fn wait_for(&mut self, index: usize, id: u64, kind: WaitKind) -> Option<Outcome> {
@@ -300,11 +306,11 @@ impl Server {
         None
     }
 
-    /// A pause that was not complete when somebody resumed will never be.
+    /// A pause or step that was not complete when somebody resumed will never be.
     fn overtake_pauses(&mut self) {
         let clients = &mut self.clients;
         self.waits.retain(|wait| {
-            if wait.kind != WaitKind::Paused {
+            if wait.kind == WaitKind::Stopped {
                 return true;
             }
             let result = Outcome::Error("it was resumed before it stood still".to_owned());
@@ -323,7 +329,7 @@ impl Server {
         let clients = &mut self.clients;
         self.waits.retain(|wait| {
             let result = match (wait.kind, state, &stop) {
-                (WaitKind::Stopped, _, Some(reason)) => {
+                (WaitKind::Stopped | WaitKind::Stepped, _, Some(reason)) => {
                     Outcome::Ok(Answer::Stopped(reason.clone()))
                 }
                 (WaitKind::Paused, State::Paused, _) => Outcome::Ok(Answer::Done),
