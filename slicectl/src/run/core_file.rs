@@ -17,6 +17,10 @@ pub(super) fn objection(path: &Path) -> Option<String> {
     if path.is_dir() || path.file_name().is_none() {
         return Some(format!("{name} is a directory, not a file"));
     }
+    // The core takes the place of what is there: no device may be lost to it.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Some(format!("{name} is a device, pipe or socket, not a file"));
+    }
     let dir = directory_of(path);
     if !dir.is_dir() {
         return Some(format!("the directory {} is not there", dir.display()));
@@ -145,5 +149,6 @@ mod tests {
         assert_eq!(objection(Path::new("core")), None);
         assert!(objection(dir.path()).is_some());
         assert!(objection(&dir.path().join("absent/core")).is_some());
+        assert!(objection(Path::new("/dev/null")).is_some_and(|why| why.contains("device")));
     }
 }
