@@ -27,6 +27,8 @@ const MANIFESTS: &[&str] = &[
 #[derive(Debug, Clone)]
 pub struct SourceTree {
     root: PathBuf,
+    /// Where cargo puts what it builds.
+    target: PathBuf,
 }
 
 impl SourceTree {
@@ -34,10 +36,14 @@ impl SourceTree {
     pub fn find() -> Option<Self> {
         let executable = std::env::current_exe().ok();
         let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-        [executable, package]
+        let mut tree = [executable, package]
             .into_iter()
             .flatten()
-            .find_map(|path| Self::around(&path))
+            .find_map(|path| Self::around(&path))?;
+        if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
+            tree.target = std::path::absolute(&dir).unwrap_or_else(|_| PathBuf::from(dir));
+        }
+        Some(tree)
     }
 
     /// The tree that `path` is in.
@@ -46,6 +52,7 @@ impl SourceTree {
             .find(|dir| dir.join(MARK).is_file())
             .map(|root| Self {
                 root: root.to_owned(),
+                target: root.join("target"),
             })
     }
 
@@ -70,7 +77,7 @@ impl SourceTree {
     /// The monitor. If `build` is set it is built first, unless it is up to date.
     pub fn monitor(&self, build: bool) -> Result<PathBuf, Problem> {
         let product = Product::Bin("slicevmm".to_owned());
-        let at = self.target_dir().join(TARGET).join("release/slicevmm");
+        let at = self.target.join(TARGET).join("release/slicevmm");
         let recipe = Build::release(self.root.join("vmm/Cargo.toml"), product.clone());
         self.make(&product, &recipe, at, build)
     }
@@ -79,7 +86,7 @@ impl SourceTree {
     pub fn example(&self, name: &str, build: bool) -> Result<PathBuf, Problem> {
         let product = Product::Example(name.to_owned());
         let manifest = self.root.join("guest-shim/Cargo.toml");
-        let target = image_target_dir(&self.target_dir());
+        let target = image_target_dir(&self.target);
         let at = target.join(TARGET).join("slice/examples").join(name);
         let recipe = Build::image(manifest, product.clone(), &[], &target);
         self.make(&product, &recipe, at, build)
@@ -102,7 +109,7 @@ impl SourceTree {
                 .mend("leave out --no-build")),
             };
         }
-        let stamps = image_target_dir(&self.target_dir()).join("stamps");
+        let stamps = image_target_dir(&self.target).join("stamps");
         let stamp = Stamp::new(stamps.join(format!("{}-{}", product.kind(), product.name())));
         let manifests: Vec<PathBuf> = MANIFESTS.iter().map(|name| self.root.join(name)).collect();
         let text = recipe.recipe();
@@ -114,13 +121,6 @@ impl SourceTree {
         // Without a stamp the next run asks cargo again: slower, but right.
         let _ = stamp.leave(began, &path, &text);
         Ok(path)
-    }
-
-    fn target_dir(&self) -> PathBuf {
-        match std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
-            Some(dir) => std::path::absolute(&dir).unwrap_or_else(|_| PathBuf::from(dir)),
-            None => self.root.join("target"),
-        }
     }
 }
 
