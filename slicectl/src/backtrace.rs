@@ -113,5 +113,5 @@ pub fn look_up(args: &SymboliseArgs) -> bool {
     }
     let here = std::env::current_dir().ok();
     let frames = lookup::frames(&args.image, &args.addresses, here.as_deref());
-    serde_json::to_string(&frames).is_ok_and(crate::report::print)
+    serde_json::to_string(&frames).is_ok_and(|json| crate::report::print(json).is_ok())
 }

@@ -27,7 +27,7 @@ pub fn run(args: &BuildArgs) -> Result<u8, Failure> {
         };
         return Err(Failure::new(1, told.problems.iter().map(problem).collect()));
     }
-    print(format_args!("{}\n", image.display()));
+    print(format_args!("{}\n", image.display()))?;
     Ok(0)
 }
 

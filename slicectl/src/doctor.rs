@@ -11,8 +11,8 @@ mod tests;
 use serde_json::json;
 
 use crate::cli::JsonArgs;
-use crate::problem::{FAILED, Failure, Problem};
-use crate::report::print;
+use crate::problem::{FAILED, Failure};
+use crate::report::{print, print_json};
 
 use report::{Check, Grade};
 
@@ -21,12 +21,9 @@ pub fn run(args: &JsonArgs) -> Result<u8, Failure> {
     let checks = report::judge(&facts::gather());
     let worst = checks.iter().map(|check| check.status).max();
     if args.json {
-        let document = json!({ "status": worst, "checks": checks });
-        let json = serde_json::to_string_pretty(&document)
-            .map_err(|error| Problem::new("doctor", error.to_string()))?;
-        print(format_args!("{json}\n"));
+        print_json(&json!({ "status": worst, "checks": checks }))?;
     } else {
-        print(describe(&checks));
+        print(describe(&checks))?;
     }
     Ok(if worst == Some(Grade::Fail) {
         FAILED

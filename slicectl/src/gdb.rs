@@ -9,7 +9,7 @@ mod connection;
 mod session;
 mod target;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use vmm::control::proto::Op;
 use crate::client::Client;
 use crate::problem::Problem;
 use crate::report::{note, say};
+use crate::text::shell_word;
 
 use session::{Outcome, Session};
 use target::SliverTarget;
@@ -30,12 +31,13 @@ use target::SliverTarget;
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let wrong = || format!("{text:?} is not an address such as :1234 or 127.0.0.1:1234");
     let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    let port = text.strip_prefix(':').unwrap_or(text);
-    if let Ok(port) = port.parse() {
-        return Ok(loopback(port));
+    let local = |prefix| text.strip_prefix(prefix);
+    let port = local(":").or(local("localhost:")).unwrap_or(text);
+    // Names of other hosts are not looked up: that can take long, and one listens here only.
+    match port.parse() {
+        Ok(port) => Ok(loopback(port)),
+        Err(_) => text.parse().map_err(|_| wrong()),
     }
-    let mut found = text.to_socket_addrs().map_err(|_| wrong())?;
-    found.next().ok_or_else(wrong)
 }
 
 /// The server, in a thread of its own.
@@ -94,7 +96,7 @@ pub fn serve(
     let thread = thread.spawn(move || server.run()).map_err(what)?;
     note(format_args!(
         "gdb: waiting on {address}; connect with: gdb {} -ex 'target remote {address}'\n",
-        image.display()
+        shell_word(image)
     ));
     Ok(Server { thread, ended })
 }
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_address_without_a_host_is_the_loopback() {
-        for text in [":1234", "1234", "127.0.0.1:1234"] {
+        for text in [":1234", "1234", "127.0.0.1:1234", "localhost:1234"] {
             assert_eq!(
                 parse_address(text).map(|a| a.to_string()).as_deref(),
                 Ok("127.0.0.1:1234")
@@ -186,6 +188,7 @@ mod tests {
             "",
             ":",
             "host",
+            "host:1234",
             ":99999",
             "-1",
             "1.2.3.4",

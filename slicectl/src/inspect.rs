@@ -17,7 +17,7 @@ use vmm::boot::slice::{NativeImage, Segment};
 use crate::cli::InspectArgs;
 use crate::images::Places;
 use crate::problem::{FAILED, Failure, Problem};
-use crate::report::print;
+use crate::report::{print, print_json};
 use crate::text::{columns, printable};
 use crate::units::format_kib;
 
@@ -68,11 +68,9 @@ pub fn run(args: &InspectArgs) -> Result<u8, Failure> {
     let path = places.image(&places.find(&args.image)?, false)?;
     let told = inspect(&path)?;
     if args.json {
-        let json = serde_json::to_string_pretty(&told)
-            .map_err(|error| Problem::new("inspect", error.to_string()))?;
-        print(format_args!("{json}\n"));
+        print_json(&told)?;
     } else {
-        print(describe(&told));
+        print(describe(&told))?;
     }
     Ok(if told.problems.is_empty() { 0 } else { FAILED })
 }

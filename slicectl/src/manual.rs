@@ -1,18 +1,18 @@
 //! `slicectl completions` and `slicectl man`: made from the definition of the command line.
 
 use std::fs;
-use std::io::Write;
 
 use clap::CommandFactory;
 
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
 use crate::problem::{Failure, Problem};
+use crate::report::print;
 
 /// Prints a completion script.
 pub fn completions(args: &CompletionsArgs) -> Result<u8, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "slicectl", &mut script);
-    print_bytes(&script)
+    print_page(&script)
 }
 
 /// Prints the manual page, or writes all of them into a directory.
@@ -23,7 +23,7 @@ pub fn man(args: &ManArgs) -> Result<u8, Failure> {
             clap_mangen::Man::new(Cli::command())
                 .render(&mut page)
                 .map_err(|error| Problem::new("man", error.to_string()))?;
-            print_bytes(&page)
+            print_page(&page)
         }
         Some(dir) => {
             let what = format!("man --dir {}", dir.display());
@@ -35,10 +35,8 @@ pub fn man(args: &ManArgs) -> Result<u8, Failure> {
     }
 }
 
-fn print_bytes(bytes: &[u8]) -> Result<u8, Failure> {
-    let mut stdout = std::io::stdout().lock();
-    // A pager that was closed early has seen enough.
-    let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+fn print_page(page: &[u8]) -> Result<u8, Failure> {
+    print(String::from_utf8_lossy(page))?;
     Ok(0)
 }
 

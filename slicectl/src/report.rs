@@ -1,30 +1,47 @@
 //! What is said on stderr: one line per message, and the story of a sliver's end.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
+use serde::Serialize;
 use vmm::exit::{ExitKind, ExitRecord};
 
 use crate::backtrace::Frame;
+use crate::problem::Problem;
 use crate::text::{columns, printable};
 use crate::units::{format_kib, format_micros};
 
-/// Prints a line to stderr, marked as ours. A closed stderr is nothing to die of.
+/// Prints a line to stderr, marked as ours, whatever is in the message.
 pub fn say(message: impl Display) {
-    note(format_args!("slicectl: {message}\n"));
+    note(format_args!(
+        "slicectl: {}\n",
+        printable(&message.to_string())
+    ));
 }
 
-/// Prints text to stderr as it is.
+/// Prints text to stderr as it is. A closed stderr is nothing to die of.
 pub fn note(text: impl Display) {
     let _ = write!(std::io::stderr(), "{text}");
 }
 
-/// Prints text to stdout; whether that worked (a closed pipe is not an error worth a panic).
-pub fn print(text: impl Display) -> bool {
+/// Prints text to stdout. A reader that went away has seen enough; anything else that keeps the
+/// text from getting there, such as a full disk, is a problem.
+pub fn print(text: impl Display) -> Result<(), Problem> {
     let mut stdout = std::io::stdout().lock();
-    write!(stdout, "{text}")
-        .and_then(|()| stdout.flush())
-        .is_ok()
+    match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Problem::new(
+            "stdout",
+            format!("cannot be written: {error}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value to stdout as JSON, on lines for people.
+pub fn print_json(value: &impl Serialize) -> Result<(), Problem> {
+    let json = serde_json::to_string_pretty(value)
+        .map_err(|error| Problem::new("JSON", error.to_string()))?;
+    print(format_args!("{json}\n"))
 }
 
 /// The line about an end, if there is something to say: a guest that exits needs no comment.

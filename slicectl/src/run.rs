@@ -20,6 +20,7 @@ use crate::images::Places;
 use crate::problem::{Failure, MONITOR, Problem, USAGE};
 use crate::report::{self, say};
 use crate::signals::EndSignals;
+use crate::text::shell_word;
 use crate::units::format_duration;
 use crate::{backtrace, host, kvm, person, rundir};
 
@@ -206,14 +207,15 @@ impl Run {
 }
 
 fn tell_core(core: CoreFile, path: &Path, image: &Path) {
-    let (image, path) = (image.display(), path.display());
+    let what = format!("core {}", path.display());
     match core.keep() {
-        Ok(Some(_)) => say(format!("core written; open it with: gdb {image} {path}")),
-        Ok(None) => say(Problem::new(
-            format!("core {path}"),
-            "the monitor has written none",
+        Ok(Some(_)) => say(format!(
+            "core written; open it with: gdb {} {}",
+            shell_word(image),
+            shell_word(path)
         )),
-        Err(error) => say(Problem::new(format!("core {path}"), error.to_string())),
+        Ok(None) => say(Problem::new(what, "the monitor has written none")),
+        Err(error) => say(Problem::new(what, error.to_string())),
     }
 }
 
@@ -244,10 +246,10 @@ fn record_of(name: &str, slice: &str, exit: Exit) -> ExitRecord {
 }
 
 fn print_record(record: &ExitRecord) {
-    match serde_json::to_string(record) {
-        Ok(json) => {
-            report::print(format_args!("{json}\n"));
-        }
-        Err(error) => say(format!("the record cannot be printed: {error}")),
+    let printed = serde_json::to_string(record)
+        .map_err(|error| Problem::new("the record", error.to_string()))
+        .and_then(|json| report::print(format_args!("{json}\n")));
+    if let Err(problem) = printed {
+        say(problem);
     }
 }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use vmm::control::proto::{Op, State, Status};
 use vmm::spec::SliverName;
 
 use crate::cli::{JsonArgs, NameArgs, StatusArgs};
 use crate::client::{Client, ClientError};
 use crate::problem::{Failure, Problem};
-use crate::report::{print, say};
+use crate::report::{print, print_json, say};
 use crate::rundir;
 use crate::text::{columns, printable};
 use crate::units::{format_age, format_kib, format_micros};
@@ -39,7 +38,7 @@ pub fn ps(args: &JsonArgs) -> Result<u8, Failure> {
     if args.json {
         print_json(&found)?;
     } else {
-        print(table(&found));
+        print(table(&found))?;
     }
     Ok(0)
 }
@@ -52,7 +51,7 @@ pub fn status(args: &StatusArgs) -> Result<u8, Failure> {
     if args.json {
         print_json(&status)?;
     } else {
-        print(describe(&status));
+        print(describe(&status))?;
     }
     Ok(0)
 }
@@ -120,13 +119,6 @@ fn gone(error: &std::io::Error) -> bool {
 
 fn failed(name: &str, error: &ClientError) -> Problem {
     Problem::new(name, error.to_string())
-}
-
-fn print_json<T: Serialize>(value: &T) -> Result<(), Problem> {
-    let json = serde_json::to_string_pretty(value)
-        .map_err(|error| Problem::new("JSON", error.to_string()))?;
-    print(format_args!("{json}\n"));
-    Ok(())
 }
 
 fn state(status: &Status) -> &'static str {

@@ -1,6 +1,7 @@
 //! Text from elsewhere, made fit for a terminal; columns; hexadecimal digits.
 
 use std::fmt::Write;
+use std::path::Path;
 
 /// `text` with control and direction characters escaped: what comes from a file, a guest or
 /// another process must neither move the cursor nor start a new line.
@@ -16,6 +17,12 @@ pub fn printable(text: &str) -> String {
         }
     }
     out
+}
+
+/// A path as a word of a shell's command line, for people to copy; still fit for a terminal.
+pub fn shell_word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    printable(&shlex::try_quote(&text).unwrap_or_else(|_| text.clone()))
 }
 
 /// At most `max` characters of `text`, marked where something was cut off.
@@ -85,6 +92,13 @@ mod tests {
         assert_eq!(printable("a\x1b[2Jb\n\u{9b}"), r"a\u{1b}[2Jb\n\u{9b}");
         assert_eq!(printable("Grüße <T>"), "Grüße <T>");
         assert_eq!(printable("a\u{202e}b"), r"a\u{202e}b");
+    }
+
+    #[test]
+    fn a_path_is_quoted_where_a_shell_would_split_it() {
+        assert_eq!(shell_word(Path::new("/a/core.1")), "/a/core.1");
+        assert_eq!(shell_word(Path::new("my core")), "'my core'");
+        assert_eq!(shell_word(Path::new("a\x1b[2J")), r"'a\u{1b}[2J'");
     }
 
     #[test]
