@@ -245,3 +245,9 @@ fn text_without_a_line_end_arrives() {
     ended.assert_exited(0);
     assert_eq!(ended.console, "no newline");
 }
+
+#[test]
+fn every_announced_processor_feature_is_switched_on() {
+    needs_kvm!();
+    Sliver::bare("features").run().assert_exited(0);
+}

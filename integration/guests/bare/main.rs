@@ -7,6 +7,7 @@
 #![no_main]
 
 mod console;
+mod features;
 mod guest;
 mod lasting;
 mod low;
@@ -92,6 +93,7 @@ impl Guest {
             b"busy" => loop {
                 core::hint::spin_loop();
             },
+            b"features" => self.use_features(),
             b"status" => self.exit(self.number(1)),
             b"device-holes" => self.device_holes(),
             b"clock" => self.watch_clock(|| {}),
