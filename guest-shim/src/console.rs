@@ -11,7 +11,7 @@ pub fn print(text: fmt::Arguments<'_>) {
     backend::print(text);
 }
 
-/// Prints a complaint; [`eprint!`](crate::eprint) is the usual way to call it.
+/// Prints a complaint, at once; [`eprint!`](crate::eprint) is the usual way to call it.
 pub fn eprint(text: fmt::Arguments<'_>) {
     backend::eprint(text);
 }

@@ -42,8 +42,11 @@
 //! | [`quota`] | quota page | nothing is known |
 //! | heap | `talc` on the heap range of the info page | the standard library's |
 //! | panic | message, backtrace, status 101 | the standard library's, status 101 |
+//! | memory used up | a panic | the standard library's: a message and `SIGABRT` |
+//! | stack overflow | a fault that names the vCPU, status 139 | the standard library's: a message and `SIGABRT` |
 //!
-//! A panic ends the whole sliver, whichever vCPU it happens on.
+//! A panic ends the whole sliver, whichever vCPU it happens on. When several panic, the first one
+//! tells why.
 #![cfg_attr(not(any(feature = "desktop", test)), no_std)]
 
 pub extern crate alloc;
@@ -85,10 +88,5 @@ use slice as backend;
 pub use slice::info;
 pub use sliver::{Args, args, exit, slice_name, sliver_name};
 pub use termination::Termination;
-
-/// Runs the program that [`entry!`] names. For that macro only.
 #[doc(hidden)]
-#[cfg(any(test, feature = "desktop"))]
-pub fn run_on_desktop<T: Termination>(run: fn() -> T) -> ! {
-    exit(run().report())
-}
+pub use termination::run;

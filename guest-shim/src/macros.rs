@@ -16,7 +16,7 @@
 macro_rules! entry {
     ($run:path) => {
         fn main() {
-            $crate::run_on_desktop($run)
+            $crate::exit($crate::run($run))
         }
     };
 }
@@ -29,7 +29,7 @@ macro_rules! entry {
     ($run:path) => {
         #[unsafe(no_mangle)]
         extern "Rust" fn slice_main() -> u8 {
-            $crate::Termination::report($run())
+            $crate::run($run)
         }
     };
 }
@@ -58,7 +58,8 @@ macro_rules! println {
     };
 }
 
-/// Prints a complaint: to the console of a slice, to standard error on a desktop.
+/// Prints a complaint: to the console of a slice, to standard error on a desktop. It leaves at once,
+/// line end or not.
 #[macro_export]
 macro_rules! eprint {
     ($($arg:tt)*) => {

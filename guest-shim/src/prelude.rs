@@ -14,7 +14,7 @@ pub use alloc::string::{String, ToString};
 pub use alloc::vec::Vec;
 pub use alloc::{format, vec};
 
-/// On a desktop the standard library's macros of these names are in sight already, and print to
-/// the same place.
+/// On a desktop the standard library's macros of these names are in sight already and print to the
+/// same place, but panic when nobody reads it. Who minds imports ours by name: that works in both.
 #[cfg(not(any(test, feature = "desktop")))]
 pub use crate::{eprint, eprintln, print, println};

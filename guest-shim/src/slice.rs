@@ -4,8 +4,8 @@
 
 mod entry;
 mod heap;
-mod owned_lock;
 mod panic;
+mod turn;
 
 pub(crate) mod clock;
 pub(crate) mod console;

@@ -4,15 +4,15 @@
 #![allow(unsafe_code, reason = "a device reads memory and has registers")]
 
 use core::arch::asm;
-use core::cell::RefCell;
 use core::fmt;
 
 use slice_abi::device::device_id;
 
 use super::control;
 use super::identity::info;
-use super::owned_lock::OwnedLock;
+use super::turn::Turn;
 use crate::line::{LineBuffer, Port};
+use crate::sync::Mutex;
 use crate::virtio::mmio::{Device, F_VERSION_1, Setup, Window};
 use crate::virtio::virtq::{Buffer, Queue, Ring};
 
@@ -26,48 +26,62 @@ const QUEUE_SIZE: usize = 16;
 /// for the rest of this library's state, so that a small program touches one page for all of it.
 const BUFFER_SIZE: usize = 2048;
 
-/// Locked for the length of one print.
-static CONSOLE: OwnedLock<Console> = OwnedLock::new(Console::new());
+/// Held for the length of one print, so that it stays in one piece.
+static TURN: Turn = Turn::new();
+
+/// Locked for one piece at a time: between pieces runs code that may print, or panic.
+static CONSOLE: Mutex<Console> = Mutex::new(Console::new());
 
 static RING: Ring<QUEUE_SIZE> = Ring::new();
 
 pub(crate) fn print(text: fmt::Arguments<'_>) {
-    CONSOLE.with(|console| {
+    TURN.with(|| {
         // Writing to the console does not fail; an error comes from what is printed.
-        let _ = fmt::write(&mut Pieces(console), text);
+        let _ = fmt::write(&mut Pieces, text);
     });
 }
 
 pub(crate) fn eprint(text: fmt::Arguments<'_>) {
-    print(text);
+    TURN.with(|| {
+        let _ = fmt::write(&mut Pieces, text);
+        CONSOLE.lock().send();
+    });
 }
 
 pub(crate) fn flush() {
-    CONSOLE.with(|console| console.borrow_mut().flush());
+    TURN.with(|| CONSOLE.lock().flush());
 }
 
-/// The console for a vCPU that is about to end the sliver, whoever holds it.
-///
-/// # Safety
-///
-/// As of [`OwnedLock::seize`].
-pub(super) unsafe fn seize() -> &'static mut Console {
-    // SAFETY: as the caller promises.
-    unsafe { CONSOLE.seize() }
+/// The console for a vCPU that is about to end the sliver, whoever prints. `None` if the console
+/// itself is what fails: then there is nothing left to say it with.
+pub(super) fn seize() -> Option<Pieces> {
+    // Only who has the turn locks the console. It is held for no longer than the device takes.
+    if TURN.is_mine() && CONSOLE.is_locked() {
+        return None;
+    }
+    TURN.seize();
+    Some(Pieces)
 }
 
-/// Borrows the console for one piece at a time: between pieces runs code that may print.
-struct Pieces<'a>(&'a RefCell<Console>);
+/// Writes piece by piece to the console, for who has the turn.
+pub(super) struct Pieces;
 
-impl fmt::Write for Pieces<'_> {
+impl Pieces {
+    pub(super) fn flush(&mut self) {
+        CONSOLE.lock().flush();
+    }
+}
+
+impl fmt::Write for Pieces {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.borrow_mut().write(text);
+        TURN.keep();
+        CONSOLE.lock().write(text);
         Ok(())
     }
 }
 
 /// The console.
-pub(super) struct Console {
+struct Console {
     output: Output,
     line: LineBuffer<BUFFER_SIZE>,
 }
@@ -95,18 +109,19 @@ impl Console {
         }
     }
 
-    pub(super) fn flush(&mut self) {
+    /// Sends what is left, line end or not.
+    fn send(&mut self) {
+        if let Output::Open(transmitter) = &mut self.output {
+            self.line.flush(transmitter);
+        }
+    }
+
+    /// Sends what is left and waits until all has been taken.
+    fn flush(&mut self) {
         if let Output::Open(transmitter) = &mut self.output {
             self.line.flush(transmitter);
             transmitter.drain();
         }
-    }
-}
-
-impl fmt::Write for Console {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.write(text);
-        Ok(())
     }
 }
 

@@ -10,35 +10,47 @@
 use core::arch::asm;
 use core::fmt::Write;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
 
 use super::identity::{current_vcpu, vcpu_block};
 use super::{console, control};
 use crate::frames::Frames;
+use crate::time;
 
 /// The status of a sliver that panicked, as Rust programs have it.
 const PANICKED: u8 = 101;
 
+/// How long others that panic leave the first one to its last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    // A bit per vCPU: who panics while panicking has nothing more to say.
-    static PANICKING: AtomicU32 = AtomicU32::new(0);
-    let me = 1 << current_vcpu();
-    if PANICKING.fetch_or(me, Ordering::Relaxed) & me != 0 {
-        control::exit(PANICKED);
+    /// The vCPU that panicked first: its index and 1.
+    static FIRST: AtomicUsize = AtomicUsize::new(0);
+    let me = current_vcpu();
+    match FIRST.compare_exchange(0, 1 + me, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => {}
+        // Who panics while panicking has nothing more to say.
+        Err(first) if first == 1 + me => control::exit(PANICKED),
+        Err(_) => {
+            // The first ends the sliver, unless what it waits for is here.
+            time::sleep(LAST_WORDS);
+            control::exit(PANICKED)
+        }
     }
-    // SAFETY: the exit below is the next this vCPU does, and each vCPU gets here once.
-    let console = unsafe { console::seize() };
-    let _ = console.write_str("panicked at ");
-    if let Some(location) = info.location() {
-        let _ = write!(console, "{location}");
+    if let Some(mut console) = console::seize() {
+        let _ = write!(console, "vCPU {me} panicked at ");
+        if let Some(location) = info.location() {
+            let _ = write!(console, "{location}");
+        }
+        let _ = write!(console, ":\n{}\nbacktrace:", info.message());
+        for address in backtrace() {
+            let _ = write!(console, " {address:#x}");
+        }
+        let _ = console.write_str("\n");
+        console.flush();
     }
-    let _ = write!(console, ":\n{}\nbacktrace:", info.message());
-    for address in backtrace() {
-        let _ = write!(console, " {address:#x}");
-    }
-    let _ = console.write_str("\n");
-    console.flush();
     control::exit(PANICKED)
 }
 
