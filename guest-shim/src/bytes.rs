@@ -1,8 +1,8 @@
-//! `memcpy`, `memmove`, `memset`, `memcmp` and `bcmp`, which compiled code calls and a libc would
-//! bring.
+//! `memcpy`, `memmove`, `memset`, `memcmp`, `bcmp` and `strlen`, which compiled code and `core`
+//! call and a libc would bring.
 //!
-//! Copying and filling are written in assembly, because a compiler may turn a loop that copies
-//! into a call of `memcpy`. Both take short lengths with two overlapping accesses, middle ones
+//! All but comparing is written in assembly, because a compiler may turn a loop that copies into a
+//! call of `memcpy`. Copying and filling take short lengths with two overlapping accesses, middle ones
 //! with a vector loop, and long ones with string instructions where the processor is quick at it.
 #![allow(unsafe_code, reason = "functions on raw memory, by their C contracts")]
 
@@ -247,4 +247,21 @@ unsafe fn word(at: *const u8) -> u64 {
 #[unsafe(export_name = "bcmp")]
 unsafe extern "C" fn differ(a: *const u8, b: *const u8, len: usize) -> i32 {
     naked_asm!("jmp {compare}", compare = sym compare)
+}
+
+/// `strlen`.
+#[unsafe(naked)]
+#[cfg_attr(not(test), unsafe(export_name = "strlen"))]
+unsafe extern "C" fn length(text: *const u8) -> usize {
+    naked_asm!(
+        "mov rax, rdi",
+        "2:",
+        "cmp byte ptr [rax], 0",
+        "je 3f",
+        "inc rax",
+        "jmp 2b",
+        "3:",
+        "sub rax, rdi",
+        "ret",
+    )
 }

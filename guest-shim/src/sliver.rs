@@ -6,6 +6,7 @@ use crate::console;
 /// The arguments, without a program name.
 ///
 /// ```
+/// println!("{} arguments", guest_shim::args().len());
 /// for arg in guest_shim::args() {
 ///     guest_shim::println!("{arg}");
 /// }
@@ -29,6 +30,8 @@ impl Iterator for Args {
         self.0.size_hint()
     }
 }
+
+impl ExactSizeIterator for Args {}
 
 /// Name of this sliver, unique on its node.
 pub fn sliver_name() -> &'static str {

@@ -94,3 +94,12 @@ fn a_comparison_finds_the_first_difference() {
         }
     }
 }
+
+#[test]
+fn a_length_is_that_before_the_first_nul() {
+    for len in lengths() {
+        let text = [vec![b'x'; len], vec![0, b'y', 0]].concat();
+        // SAFETY: there is a NUL.
+        assert_eq!(unsafe { length(text.as_ptr()) }, len);
+    }
+}
