@@ -121,6 +121,24 @@ fn a_monitor_that_dies_is_told_with_how_it_died() {
 }
 
 #[test]
+fn what_slicectl_was_started_with_is_not_the_monitors() {
+    let script = "for fd in 8 9; do [ -e /proc/$$/fd/$fd ] && echo $fd; done; say ended";
+    let installed = Installed::new(script);
+    let command = "exec 8</dev/null 9</dev/zero; exec \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", command, "sh"])
+        .arg(installed.path("bin/slicectl"))
+        .arg("run")
+        .arg(installed.path("image"))
+        .env_remove("CARGO_MANIFEST_DIR")
+        .env("SLICEVISOR_RUN_DIR", installed.path("run"))
+        .output()
+        .expect("started");
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
 fn nonsense_on_the_tie_is_an_error_and_no_wait() {
     let began = Instant::now();
     let script = "printf '\\377\\377\\377\\377nonsense' >&$tie; exec sleep 60";
