@@ -1,6 +1,6 @@
 //! `slicectl` from outside: what it prints, what it ends with, what it leaves.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -264,6 +264,47 @@ fn a_running_sliver_is_listed_paused_resumed_and_stopped_by_its_name() {
     assert_code(&cli.run(&["stop", "steered"]), 0);
     assert_eq!(run.wait().expect("ours").code(), Some(143));
     cli.assert_no_trace();
+}
+
+#[test]
+fn a_monitor_that_hangs_is_told_with_the_process_to_kill() {
+    needs_kvm!();
+    let cli = Cli::new();
+    let mut run = cli.spawn(&idler("hung", bare()));
+    wait_until_running(&cli, "hung");
+    let monitors = cli.monitors();
+    let pid: i32 = monitors[0].parse().expect("a number");
+    let monitor = Pid::from_raw(pid).expect("not zero");
+    kill_process(monitor, Signal::STOP).expect("it is there");
+    for line in [
+        &["ps", "--json"][..],
+        &["status", "hung"],
+        &["stop", "hung"],
+    ] {
+        let output = cli.run(line);
+        assert_code(&output, 1);
+        let told = text(&output.stderr);
+        assert!(told.contains(&format!("kill -KILL {pid}")), "{told}");
+    }
+    kill_process(monitor, Signal::KILL).expect("it is there");
+    assert_eq!(run.wait().expect("ours").code(), Some(125));
+    cli.assert_no_trace();
+}
+
+#[test]
+fn what_cannot_be_printed_is_told() {
+    let cli = Cli::new();
+    let full = || {
+        File::options()
+            .write(true)
+            .open("/dev/full")
+            .expect("there")
+    };
+    for line in [&["ps"][..], &["doctor", "--json"], &["man"]] {
+        let output = cli.command(line).stdout(full()).output().expect("starts");
+        assert_code(&output, 1);
+        assert!(text(&output.stderr).contains("No space left"), "{output:?}");
+    }
 }
 
 #[test]

@@ -117,6 +117,15 @@ impl Client {
         }
     }
 
+    /// The process at the other end, whether it answers or not.
+    pub fn process(&self) -> Option<i32> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.stream).ok()?;
+        let pid = peer.pid.as_raw_nonzero().get();
+        // One in another process namespace has no number here.
+        let known = Path::new("/proc").join(pid.to_string()).is_dir();
+        known.then_some(pid)
+    }
+
     /// Waits, at most `time`, until the monitor closes the connection; whether it did.
     pub fn closes_within(&mut self, time: Duration) -> bool {
         let _ = self.stream.set_read_timeout(Some(time));

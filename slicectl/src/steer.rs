@@ -7,7 +7,7 @@ use vmm::spec::SliverName;
 
 use crate::cli::{JsonArgs, NameArgs, StatusArgs};
 use crate::client::{Client, ClientError};
-use crate::problem::{Failure, Problem};
+use crate::problem::{FAILED, Failure, Problem};
 use crate::report::{print, print_json, say};
 use crate::rundir;
 use crate::text::{columns, printable};
@@ -16,23 +16,34 @@ use crate::units::{format_age, format_kib, format_micros};
 /// How long `stop` waits for the end.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Lists all slivers. One that does not answer is mentioned on stderr.
+/// Lists all slivers. One that does not answer is told on stderr, and by the exit code.
 pub fn ps(args: &JsonArgs) -> Result<u8, Failure> {
     let root = rundir::root();
     let names = rundir::slivers(&root).map_err(|error| {
-        Problem::new(
-            format!("run directory {}", root.display()),
-            error.to_string(),
-        )
+        let what = format!("run directory {}", root.display());
+        mended(Problem::new(what, error.to_string()), &error)
     })?;
     let mut found = Vec::new();
+    let mut untold = false;
     for name in names {
-        match Client::connect(&rundir::socket_path(&root, &name)).and_then(|mut c| c.status()) {
+        let mut client = match Client::connect(&rundir::socket_path(&root, &name)) {
+            Ok(client) => client,
+            // Nobody listens there any more.
+            Err(ClientError::Io(error)) if gone(&error) => continue,
+            Err(error) => {
+                say(failed(&name, &error, None));
+                untold = true;
+                continue;
+            }
+        };
+        match client.status() {
             Ok(status) => found.push(status),
-            // Nobody listens there any more, or it went away just now.
+            // It went away just now.
             Err(ClientError::Closed) => {}
-            Err(ClientError::Io(error)) if gone(&error) => {}
-            Err(error) => say(format!("{name}: {error}")),
+            Err(error) => {
+                say(failed(&name, &error, client.process()));
+                untold = true;
+            }
         }
     }
     if args.json {
@@ -40,14 +51,12 @@ pub fn ps(args: &JsonArgs) -> Result<u8, Failure> {
     } else {
         print(table(&found))?;
     }
-    Ok(0)
+    Ok(if untold { FAILED } else { 0 })
 }
 
 /// Tells how one sliver does.
 pub fn status(args: &StatusArgs) -> Result<u8, Failure> {
-    let status = find(&args.name)?
-        .status()
-        .map_err(|error| failed(&args.name, &error))?;
+    let status = ask(&args.name, &mut find(&args.name)?, Client::status)?;
     if args.json {
         print_json(&status)?;
     } else {
@@ -70,28 +79,32 @@ pub fn resume(args: &NameArgs) -> Result<u8, Failure> {
 pub fn stop(args: &NameArgs) -> Result<u8, Failure> {
     let mut client = find(&args.name)?;
     let reason = format!("slicectl stop, by {}", crate::person::user_name());
-    match client.order(Op::Stop { reason }) {
-        // It may be gone before it has answered.
-        Ok(()) | Err(ClientError::Closed) => {}
-        Err(error) => return Err(failed(&args.name, &error).into()),
-    }
+    ask(&args.name, &mut client, |client| {
+        match client.order(Op::Stop { reason }) {
+            // It may be gone before it has answered.
+            Err(ClientError::Closed) => Ok(()),
+            other => other,
+        }
+    })?;
     if client.closes_within(STOP_PATIENCE) {
         return Ok(0);
     }
     let seconds = STOP_PATIENCE.as_secs();
-    Err(Problem::new(
-        &args.name,
-        format!("is told to stop, but still there after {seconds} s"),
-    )
-    .mend("see its pid with slicectl ps")
-    .into())
+    let why = format!("is told to stop, but still there after {seconds} s");
+    Err(killable(Problem::new(&args.name, why), client.process()).into())
 }
 
 fn order(name: &str, op: Op) -> Result<u8, Failure> {
-    find(name)?
-        .order(op)
-        .map_err(|error| failed(name, &error))?;
+    ask(name, &mut find(name)?, |client| client.order(op))?;
     Ok(0)
+}
+
+fn ask<T>(
+    name: &str,
+    client: &mut Client,
+    question: impl FnOnce(&mut Client) -> Result<T, ClientError>,
+) -> Result<T, Problem> {
+    question(client).map_err(|error| failed(name, &error, client.process()))
 }
 
 fn find(name: &str) -> Result<Client, Problem> {
@@ -100,14 +113,16 @@ fn find(name: &str) -> Result<Client, Problem> {
     match Client::connect(&rundir::socket_path(&root, name)) {
         Ok(client) => Ok(client),
         Err(ClientError::Io(error)) if gone(&error) => {
-            let names = rundir::slivers(&root).unwrap_or_default();
+            let mut names = rundir::slivers(&root).unwrap_or_default();
+            // Not those that a killed monitor has left.
+            names.retain(|name| Client::connect(&rundir::socket_path(&root, name)).is_ok());
             let problem = Problem::new(name, format!("no such sliver runs in {}", root.display()));
             Err(match names.is_empty() {
                 true => problem.mend("none runs there"),
                 false => problem.mend(format!("there are: {}", names.join(", "))),
             })
         }
-        Err(error) => Err(failed(name, &error)),
+        Err(error) => Err(failed(name, &error, None)),
     }
 }
 
@@ -117,8 +132,30 @@ fn gone(error: &std::io::Error) -> bool {
     matches!(error.kind(), NotFound | ConnectionRefused)
 }
 
-fn failed(name: &str, error: &ClientError) -> Problem {
-    Problem::new(name, error.to_string())
+/// What went wrong between us and a sliver's monitor, which is `process` if that is known.
+fn failed(name: &str, error: &ClientError, process: Option<i32>) -> Problem {
+    let problem = Problem::new(name, error.to_string());
+    match error {
+        ClientError::Silent => killable(problem, process),
+        ClientError::Io(error) => mended(problem, error),
+        _ => problem,
+    }
+}
+
+/// Adds how to end a monitor that does not do so when asked.
+fn killable(problem: Problem, process: Option<i32>) -> Problem {
+    match process {
+        Some(pid) => problem.mend(format!("to end it nevertheless: kill -KILL {pid}")),
+        None => problem,
+    }
+}
+
+/// Adds what helps those who may not look.
+fn mended(problem: Problem, error: &std::io::Error) -> Problem {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => problem.mend("ask as its owner, or with sudo"),
+        _ => problem,
+    }
 }
 
 fn state(status: &Status) -> &'static str {

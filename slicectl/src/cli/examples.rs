@@ -109,4 +109,6 @@ Exit code 1 if something is missing that slivers cannot do without.";
 pub(super) const PS: &str = "\
 Examples:
   slicectl ps
-  slicectl ps --json | jq -r .[].name";
+  slicectl ps --json | jq -r .[].name
+
+Exit code 1 if one of them does not answer; it is told on stderr, with its process.";
