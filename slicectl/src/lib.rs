@@ -73,9 +73,11 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
         .collect();
     if words.first().is_some_and(|word| word == "run") && words.iter().any(|word| word == "--json")
     {
+        // What is wrong comes first; then, after an empty line, how it is done.
         let text = error.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        let why = line.strip_prefix("error: ").unwrap_or(line);
+        let lines: Vec<_> = text.lines().take_while(|line| !line.is_empty()).collect();
+        let why = lines.join(" ").replace("  ", "");
+        let why = why.strip_prefix("error: ").unwrap_or(&why);
         run::print_failure(&Failure::new(USAGE, vec![Problem::new("usage", why)]));
     }
     ExitCode::from(USAGE)

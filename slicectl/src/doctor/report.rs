@@ -200,7 +200,7 @@ fn huge_pages(facts: &Facts) -> Check {
 fn cgroup(facts: &Facts) -> Check {
     let name = "cgroup";
     let fence = "the second fence around processor time; the monitor's own limits do not need it";
-    let (version, cpu) = match facts.cgroup {
+    let (version, cpu, remedy) = match facts.cgroup {
         Cgroup::Absent => {
             return check(
                 name,
@@ -209,8 +209,18 @@ fn cgroup(facts: &Facts) -> Check {
             )
             .mended_by("sudo mount -t cgroup2 none /sys/fs/cgroup");
         }
-        Cgroup::V1 { cpu } => ("v1", cpu),
-        Cgroup::V2 { cpu } => ("v2", cpu),
+        Cgroup::V1 { cpu } => (
+            "v1",
+            cpu,
+            "sudo mkdir -p /sys/fs/cgroup/cpu && sudo mount -t cgroup -o cpu none \
+             /sys/fs/cgroup/cpu",
+        ),
+        Cgroup::V2 { cpu } => (
+            "v2",
+            cpu,
+            "in a container: delegate the cpu controller to it; else boot with \
+             systemd.unified_cgroup_hierarchy=1",
+        ),
     };
     match cpu {
         true => check(
@@ -223,7 +233,7 @@ fn cgroup(facts: &Facts) -> Check {
             Grade::Warn,
             format!("{version} without the cpu controller ({fence})"),
         )
-        .mended_by("echo +cpu | sudo tee /sys/fs/cgroup/cgroup.subtree_control"),
+        .mended_by(remedy),
     }
 }
 
