@@ -4,11 +4,13 @@
 
 use core::arch::asm;
 use core::hint::black_box;
+use core::time::Duration;
 
-use guest_shim::{args, eprintln, println};
+use guest_shim::time::Instant;
+use guest_shim::{args, eprintln, println, vcpu};
 
 const USAGE: &str = "usage: fault null-read | write-text | jump-data | stack-overflow | divide | \
-                     invalid-opcode | privileged | beyond-memory | panic";
+                     invalid-opcode | privileged | beyond-memory | panic | panic-all";
 
 /// A `ret`, where nothing may be executed.
 static mut DATA: [u8; 16] = [0xc3; 16];
@@ -28,6 +30,7 @@ fn run() -> u8 {
         "privileged" => privileged,
         "beyond-memory" => beyond_memory,
         "panic" => panic,
+        "panic-all" => panic_all,
         _ => return usage(),
     };
     println!("about to: {what}");
@@ -98,6 +101,24 @@ fn beyond_memory() {
 #[inline(never)]
 fn panic() {
     panic!("asked to panic");
+}
+
+/// How long all vCPUs print before they panic.
+const FLOOD: Duration = Duration::from_millis(50);
+
+/// Every vCPU prints without a pause and then panics, all at about the same time.
+#[inline(never)]
+fn panic_all() {
+    let start = Instant::now();
+    let ended = vcpu::on_all(move |part| {
+        while start.elapsed() < FLOOD {
+            println!("vcpu {part} is {} to panic", "about");
+        }
+        panic!("asked to panic on vcpu {part}");
+    });
+    if let Err(busy) = ended {
+        eprintln!("{busy}");
+    }
 }
 
 /// The first byte after all memory.

@@ -43,13 +43,10 @@ fn run() -> Result<u8, String> {
         eprintln!("{USAGE}");
         return Ok(2);
     };
-    let mut others = Vec::new();
-    for seed in 1..vcpu::count() as u64 {
-        others.push(vcpu::spawn(move || stress(seed, rounds)).map_err(|busy| busy.to_string())?);
-    }
-    let mut total = stress(0, rounds)?;
-    for other in others {
-        total += other.join()?;
+    let counts = vcpu::on_all(move |part| stress(part as u64, rounds));
+    let mut total = Counts::default();
+    for count in counts.map_err(|busy| busy.to_string())? {
+        total += count?;
     }
     println!("vcpus {}", vcpu::count());
     println!("allocated {}", total.allocated);

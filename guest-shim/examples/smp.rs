@@ -51,26 +51,10 @@ fn parse() -> Option<u64> {
     }
 }
 
-/// Runs `work` on every vCPU, this one included; the results in the order of `0..vcpu::count()`.
-fn everywhere<T, F>(work: F) -> Result<Vec<T>, String>
-where
-    T: Send + 'static,
-    F: Fn(u64) -> T + Send + Sync + 'static,
-{
-    let work = Arc::new(work);
-    let mut others = Vec::new();
-    for part in 1..vcpu::count() as u64 {
-        let work = Arc::clone(&work);
-        others.push(vcpu::spawn(move || work(part)).map_err(|busy| busy.to_string())?);
-    }
-    let mut results = vec![work(0)];
-    results.extend(others.into_iter().map(JoinHandle::join));
-    Ok(results)
-}
-
 fn sum_in_parts() -> Result<(), String> {
-    let parts = vcpu::count() as u64;
-    let sums = everywhere(move |part| (0..NUMBERS).filter(|n| n % parts == part).sum::<u64>())?;
+    let parts = vcpu::count();
+    let sums = vcpu::on_all(move |part| (part as u64..NUMBERS).step_by(parts).sum::<u64>());
+    let sums = sums.map_err(|busy| busy.to_string())?;
     expect("sum", sums.iter().sum(), NUMBERS * (NUMBERS - 1) / 2)
 }
 
@@ -78,12 +62,13 @@ fn count_together() -> Result<(), String> {
     let atomic = Arc::new(AtomicU64::new(0));
     let locked = Arc::new(Mutex::new(0));
     let (theirs, theirs_locked) = (Arc::clone(&atomic), Arc::clone(&locked));
-    everywhere(move |_| {
+    let counted = vcpu::on_all(move |_| {
         for _ in 0..ADDITIONS {
             theirs.fetch_add(1, Ordering::Relaxed);
             *theirs_locked.lock() += 1;
         }
-    })?;
+    });
+    counted.map_err(|busy| busy.to_string())?;
     let expected = ADDITIONS * vcpu::count() as u64;
     expect("atomic count", atomic.load(Ordering::Relaxed), expected)?;
     expect("locked count", *locked.lock(), expected)

@@ -23,6 +23,7 @@ mod tests;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -113,6 +114,34 @@ where
     MAILBOXES[index].store(Box::into_raw(Box::new(whole)), Ordering::Release);
     control::wake(index);
     Ok(JoinHandle(packet))
+}
+
+/// Runs `work` on every vCPU at once, this one included, each with a part of its own: a number
+/// below [`count`]. Returns the results in the order of the parts.
+///
+/// If a vCPU is busy nothing is returned, and what has begun elsewhere goes on unattended.
+///
+/// ```
+/// use guest_shim::vcpu;
+///
+/// let parts = vcpu::count();
+/// let sums = vcpu::on_all(move |part| (part..1000).step_by(parts).sum::<usize>());
+/// assert_eq!(sums.map(|sums| sums.iter().sum()), Ok(499_500));
+/// ```
+pub fn on_all<F, T>(work: F) -> Result<Vec<T>, SpawnError>
+where
+    F: Fn(usize) -> T + Send + Sync + 'static,
+    T: Send + 'static,
+{
+    let work = Arc::new(work);
+    let mut others = Vec::with_capacity(count() - 1);
+    for part in 1..count() {
+        let work = Arc::clone(&work);
+        others.push(spawn(move || work(part))?);
+    }
+    let mine = work(0);
+    let theirs = others.into_iter().map(JoinHandle::join);
+    Ok(core::iter::once(mine).chain(theirs).collect())
 }
 
 /// The life of a vCPU other than 0; the backend calls it when the vCPU is first woken.

@@ -152,6 +152,32 @@ fn a_panic_is_an_exit_that_tells_its_place() {
     );
 }
 
+/// While all vCPUs print, one panic is told, whole, as the last thing, and no line is torn.
+#[test]
+fn of_many_panics_at_once_one_is_told() {
+    needs_kvm!();
+    for _ in 0..5 {
+        let ended = Sliver::example("fault").args(["panic-all"]).vcpus(4).run();
+        ended.assert_end(ExitKind::Exited, 101);
+        let whole = |line: &&str| {
+            let vcpu = line.strip_prefix("vcpu ");
+            let vcpu = vcpu.and_then(|rest| rest.strip_suffix(" is about to panic"));
+            vcpu.is_some_and(|vcpu| ["0", "1", "2", "3"].contains(&vcpu))
+        };
+        let mut lines = ended.console.lines().skip(1).skip_while(whole);
+        let place = lines.next().expect("a panic is told");
+        let (vcpu, _) = place
+            .split_once(" panicked at ")
+            .expect("its place is told");
+        let vcpu = vcpu.strip_prefix("vCPU ").expect("its vCPU is told");
+        let expected = format!("asked to panic on vcpu {vcpu}");
+        assert_eq!(lines.next(), Some(&*expected), "{place}");
+        let backtrace = lines.next().expect("its backtrace is told");
+        assert!(backtrace.starts_with("backtrace: 0x"), "{backtrace}");
+        assert_eq!(lines.next(), None);
+    }
+}
+
 #[test]
 fn a_stack_overflow_is_seen_whatever_the_number_of_vcpus() {
     needs_kvm!();

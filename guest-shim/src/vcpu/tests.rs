@@ -67,6 +67,14 @@ fn after_a_join_the_vcpu_is_free_again() {
 }
 
 #[test]
+fn every_vcpu_does_its_part_and_the_results_keep_their_order() {
+    let _alone = ALONE.lock();
+    let parts = on_all(|part| (part, current())).expect("all are free");
+    assert!(parts.iter().map(|&(part, _)| part).eq(0..count()));
+    assert_eq!(parts[0].1, current());
+}
+
+#[test]
 fn when_all_are_busy_a_spawn_says_so() {
     let _alone = ALONE.lock();
     let go = Arc::new(AtomicPtr::new(ptr::null_mut::<u8>()));
