@@ -1,13 +1,17 @@
 //! Runs cargo: progress and diagnostics go to stderr as cargo prints them, the path of what was
 //! built comes back, and nothing reaches stdout.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use crate::problem::Problem;
+use crate::signals::{self, EndSignals};
 
 /// The one target that slices and monitors are built for.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -136,23 +140,56 @@ impl Build {
         if let Some(rustflags) = &self.rustflags {
             command.env("CARGO_ENCODED_RUSTFLAGS", rustflags);
         }
+        let lost = |error: io::Error| Problem::new(what(), format!("cargo is lost: {error}"));
+        let signals = EndSignals::catch().map_err(lost)?;
         let mut child = command.spawn().map_err(|error| no_cargo(&error))?;
-        let mut built = None;
-        if let Some(stdout) = child.stdout.take() {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                built = executable_in(&line, &self.product).or(built);
-            }
+        let told = child
+            .stdout
+            .take()
+            .and_then(|stdout| hear(stdout, &signals));
+        if told.is_none() {
+            // At a terminal it has heard of it already.
+            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
         }
-        let status = child
-            .wait()
-            .map_err(|error| Problem::new(what(), format!("cargo is lost: {error}")))?;
-        match built {
+        let status = child.wait().map_err(lost)?;
+        let Some(told) = told else {
+            let signal = signals::arrived().map(signals::signal_name);
+            let signal = signal.unwrap_or_default();
+            return Err(Problem::new(what(), format!("stopped by {signal}")));
+        };
+        let mut executables = told
+            .lines()
+            .filter_map(|line| executable_in(line, &self.product));
+        match executables.next_back() {
             Some(path) if status.success() => Ok(path),
             _ if status.success() => Err(Problem::new(what(), "cargo has made no executable")),
             _ => Err(Problem::new(
                 what(),
                 format!("cargo failed ({status}), its messages are above"),
             )),
+        }
+    }
+}
+
+/// All that cargo has to tell, or nothing if a signal comes before it is done.
+fn hear(mut stdout: ChildStdout, signals: &EndSignals) -> Option<String> {
+    let mut told = Vec::new();
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::IN),
+        ];
+        if poll(&mut fds, None).is_err() {
+            continue;
+        }
+        if !fds[0].revents().is_empty() {
+            return None;
+        }
+        match stdout.read(&mut chunk) {
+            Ok(len @ 1..) => told.extend_from_slice(&chunk[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            _ => return Some(String::from_utf8_lossy(&told).into_owned()),
         }
     }
 }

@@ -55,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Symbolise(args) => Ok(if backtrace::look_up(args) { 0 } else { FAILED }),
     };
     ExitCode::from(done.unwrap_or_else(|failure| {
+        let failure = failure.or_stopped();
         failure.report();
         failure.status
     }))

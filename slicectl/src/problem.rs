@@ -13,6 +13,9 @@ pub const USAGE: u8 = 2;
 /// Exit code of `slicectl run` when the sliver could not be started or its monitor failed.
 pub const MONITOR: u8 = 125;
 
+/// Exit code of a command that was stopped by a signal before it was done.
+pub const STOPPED: u8 = 143;
+
 /// Exit code of any other command that failed.
 pub const FAILED: u8 = 1;
 
@@ -78,6 +81,15 @@ impl Failure {
     /// A failure with exit code `status`.
     pub fn new(status: u8, problems: Vec<Problem>) -> Self {
         Self { status, problems }
+    }
+
+    /// The same, with the exit code of a command that was stopped, if a signal is the reason.
+    #[must_use]
+    pub fn or_stopped(mut self) -> Self {
+        if crate::signals::arrived().is_some() {
+            self.status = STOPPED;
+        }
+        self
     }
 
     /// All problems on one line.

@@ -17,7 +17,7 @@ use vmm::spec::SliverSpec;
 use crate::cli::RunArgs;
 use crate::gdb;
 use crate::images::Places;
-use crate::problem::{Failure, MONITOR, Problem, USAGE};
+use crate::problem::{Failure, MONITOR, Problem, STOPPED, USAGE};
 use crate::report::{self, say};
 use crate::signals::EndSignals;
 use crate::text::shell_word;
@@ -42,6 +42,7 @@ pub fn run(args: &RunArgs) -> u8 {
             record.exit.status
         }
         Err(failure) => {
+            let failure = failure.or_stopped();
             failure.report();
             if args.json {
                 print_failure(&failure);
@@ -53,7 +54,10 @@ pub fn run(args: &RunArgs) -> u8 {
 
 /// Prints what `--json` promises for a run that never came to be.
 pub fn print_failure(failure: &Failure) {
-    let mut exit = Exit::error(failure.summary());
+    let mut exit = match failure.status {
+        STOPPED => Exit::stopped(failure.summary()),
+        _ => Exit::error(failure.summary()),
+    };
     exit.status = failure.status;
     print_record(&record_of("", "", exit));
 }
@@ -63,6 +67,7 @@ pub fn print_failure(failure: &Failure) {
 struct Run {
     plan: Plan,
     spec: SliverSpec,
+    signals: EndSignals,
     monitor: PathBuf,
     root: PathBuf,
     core: Option<CoreFile>,
@@ -88,6 +93,8 @@ impl Run {
         let root = rundir::root();
         rundir::check_socket_path(&root, &plan.name)
             .map_err(|problem| Failure::new(USAGE, vec![problem]))?;
+        let signals = EndSignals::catch()
+            .map_err(|error| fatal(Problem::new("signals", error.to_string())))?;
         let places = Places::here();
         let wanted = places.find(&args.image).map_err(fatal)?;
         let monitor = places.monitor(!args.no_build).map_err(fatal)?;
@@ -107,6 +114,7 @@ impl Run {
         Ok(Self {
             plan,
             spec,
+            signals,
             monitor,
             root,
             core,
@@ -118,11 +126,10 @@ impl Run {
 
     /// Starts the sliver and waits for its end.
     fn go(self) -> Result<ExitRecord, Failure> {
-        let lost = |what: &str, error: std::io::Error| {
-            let what = format!("{what} {}", self.monitor.display());
+        let lost = |error: std::io::Error| {
+            let what = format!("the monitor {}", self.monitor.display());
             Failure::new(MONITOR, vec![Problem::new(what, error.to_string())])
         };
-        let signals = EndSignals::catch().map_err(|error| lost("signals for", error))?;
         let mut monitor = Monitor::start(&Launch {
             program: &self.monitor,
             spec: &self.spec.to_json(),
@@ -130,11 +137,11 @@ impl Run {
             core: self.core.as_ref().map(std::os::fd::AsFd::as_fd),
             console_to_stderr: self.json,
         })
-        .map_err(|error| lost("the monitor", error))?;
+        .map_err(lost)?;
 
         // Under a debugger time means nothing: the monitor counts the guest's own.
         let limit = self.plan.time_limit.filter(|_| self.gdb.is_none());
-        let watch = Watch::new(&mut monitor, &signals, limit);
+        let watch = Watch::new(&mut monitor, &self.signals, limit);
         let mut server = None;
         let image = self.spec.image();
         let end = watch.until_end(|control| {

@@ -48,6 +48,11 @@ impl AsFd for EndSignals {
     }
 }
 
+/// The signal that came last, if one has come since they are caught.
+pub fn arrived() -> Option<i32> {
+    Some(LAST.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
+}
+
 /// The name people know a signal by.
 pub fn signal_name(signal: i32) -> String {
     let name = match signal {

@@ -1,11 +1,13 @@
 //! `slicectl run` with monitors that do not behave: scripts installed in place of the real one.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use integration::{artifacts, needs_kvm};
 use rustix::process::{Pid, Signal, kill_process};
 use vmm::control::proto::{Notice, encode_frame};
 use vmm::exit::{EXIT_RECORD_VERSION, Exit, ExitRecord};
@@ -24,7 +26,7 @@ impl Installed {
         };
         let bin = installed.path("bin");
         fs::create_dir(&bin).expect("made");
-        fs::copy(env!("CARGO_BIN_EXE_slicectl"), bin.join("slicectl")).expect("copied");
+        fs::copy(artifacts::slicectl(), bin.join("slicectl")).expect("copied");
         let head = "#!/bin/sh\n\
                     here=$(dirname \"$0\")\n\
                     while [ $# -gt 0 ]; do [ \"$1\" = --tie ] && tie=$2; shift; done\n\
@@ -82,6 +84,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn the_recorded_status_is_passed_on_and_the_console_is_not_touched() {
+    needs_kvm!();
     let output = Installed::new("say started; echo console; say ended; exit 7").run(&[]);
     assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "console\n");
@@ -90,6 +93,7 @@ fn the_recorded_status_is_passed_on_and_the_console_is_not_touched() {
 
 #[test]
 fn with_json_stdout_holds_the_record_and_nothing_else() {
+    needs_kvm!();
     let output = Installed::new("say started; echo console; say ended").run(&["--json"]);
     let record: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(record["exit"]["kind"], "exited");
@@ -102,6 +106,7 @@ fn with_json_stdout_holds_the_record_and_nothing_else() {
 
 #[test]
 fn a_monitor_that_dies_is_told_with_how_it_died() {
+    needs_kvm!();
     let output = Installed::new("say started; kill -KILL $$").run(&["--json"]);
     assert_eq!(output.status.code(), Some(125));
     assert!(
@@ -122,6 +127,7 @@ fn a_monitor_that_dies_is_told_with_how_it_died() {
 
 #[test]
 fn what_slicectl_was_started_with_is_not_the_monitors() {
+    needs_kvm!();
     let script = "for fd in 8 9; do [ -e /proc/$$/fd/$fd ] && echo $fd; done; say ended";
     let installed = Installed::new(script);
     let command = "exec 8</dev/null 9</dev/zero; exec \"$@\"";
@@ -140,6 +146,7 @@ fn what_slicectl_was_started_with_is_not_the_monitors() {
 
 #[test]
 fn nonsense_on_the_tie_is_an_error_and_no_wait() {
+    needs_kvm!();
     let began = Instant::now();
     let script = "printf '\\377\\377\\377\\377nonsense' >&$tie; exec sleep 60";
     let output = Installed::new(script).run(&[]);
@@ -149,6 +156,7 @@ fn nonsense_on_the_tie_is_an_error_and_no_wait() {
 
 #[test]
 fn a_monitor_that_does_not_stop_is_killed() {
+    needs_kvm!();
     let installed = Installed::new("trap '' TERM; say started; echo up; while :; do sleep 1; done");
     let mut slicectl = installed.start(&[]);
     let mut stdout = slicectl.stdout.take().expect("piped");
@@ -163,6 +171,7 @@ fn a_monitor_that_does_not_stop_is_killed() {
 
 #[test]
 fn a_time_limit_that_the_monitor_forgets_is_kept_by_slicectl() {
+    needs_kvm!();
     let output = Installed::new("say started; exec sleep 60").run(&["--for", "1ms"]);
     assert_eq!(output.status.code(), Some(124), "{}", text(&output.stderr));
 }
@@ -182,4 +191,37 @@ fn wrong_flags_are_all_told_and_leave_no_trace() {
         (&"error".into(), &2.into())
     );
     assert!(!installed.path("run").exists());
+}
+
+#[test]
+fn a_signal_during_a_build_ends_cargo_too() {
+    needs_kvm!();
+    let installed = Installed::new("say ended");
+    // What makes the directory look like a source tree.
+    for file in ["guest-shim/abi/Cargo.toml", "guest-shim/examples/slow.rs"] {
+        let file = installed.path(file);
+        fs::create_dir_all(file.parent().expect("a parent")).expect("made");
+        fs::write(file, "").expect("written");
+    }
+    fs::create_dir(installed.path("vmm")).expect("made");
+    let cargo = installed.path("cargo");
+    fs::write(&cargo, "#!/bin/sh\necho $$ >&2\nexec sleep 60\n").expect("written");
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("set");
+    let mut slicectl = Command::new(installed.path("bin/slicectl"))
+        .args(["run", "slow", "--json"])
+        .env("CARGO", cargo)
+        .env("SLICEVISOR_RUN_DIR", installed.path("run"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut pid = String::new();
+    let mut said = BufReader::new(slicectl.stderr.take().expect("piped"));
+    said.read_line(&mut pid).expect("the script is up");
+    kill_process(Pid::from_child(&slicectl), Signal::TERM).expect("sent");
+    let output = slicectl.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(143));
+    assert!(!Path::new("/proc").join(pid.trim()).exists());
+    let record: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(record["exit"]["kind"], "stopped");
 }
