@@ -127,4 +127,5 @@ fn expect(what: &str, is: u64, should: u64) -> Result<(), String> {
     }
 }
 
-guest_shim::entry!(run);
+// There may be many vCPUs, and none of them goes deep.
+guest_shim::entry!(run, stack = 64 << 10);

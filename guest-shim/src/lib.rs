@@ -55,6 +55,7 @@ pub extern crate alloc;
 pub use slice_abi as abi;
 
 mod macros;
+mod note;
 mod sliver;
 mod termination;
 
@@ -84,6 +85,8 @@ mod slice;
 #[cfg(not(any(test, feature = "desktop")))]
 use slice as backend;
 
+#[doc(hidden)]
+pub use note::Note;
 #[cfg(not(any(test, feature = "desktop")))]
 pub use slice::info;
 pub use sliver::{Args, args, exit, slice_name, sliver_name};

@@ -11,10 +11,20 @@
 ///
 /// guest_shim::entry!(run);
 /// ```
+///
+/// Each vCPU of a slice has a stack of 256 KiB. A program that needs more, or has many vCPUs and
+/// little memory, says so: any multiple of 4 KiB from 16 KiB to 64 MiB. A desktop gives what it
+/// always gives.
+///
+/// ```
+/// # fn run() {}
+/// guest_shim::entry!(run, stack = 1 << 20);
+/// ```
 #[cfg(any(test, feature = "desktop"))]
 #[macro_export]
 macro_rules! entry {
-    ($run:path) => {
+    ($run:path $(, stack = $bytes:expr)?) => {
+        $(const _: $crate::Note = $crate::Note::with_stack($bytes);)?
         fn main() {
             $crate::exit($crate::run($run))
         }
@@ -22,15 +32,28 @@ macro_rules! entry {
 }
 
 /// Makes `run` the program: a function without arguments that returns something that is a
-/// [`Termination`](crate::Termination). Once per image.
+/// [`Termination`](crate::Termination). Once per image. With `stack = BYTES`, each vCPU has a stack
+/// of that size: a multiple of 4 KiB from 16 KiB to 64 MiB.
 #[cfg(not(any(test, feature = "desktop")))]
 #[macro_export]
 macro_rules! entry {
     ($run:path) => {
-        #[unsafe(no_mangle)]
-        extern "Rust" fn slice_main() -> u8 {
-            $crate::run($run)
-        }
+        $crate::entry!(@ $run, $crate::Note::usual());
+    };
+    ($run:path, stack = $bytes:expr) => {
+        $crate::entry!(@ $run, $crate::Note::with_stack($bytes));
+    };
+    (@ $run:path, $note:expr) => {
+        const _: () = {
+            #[used]
+            #[unsafe(link_section = ".note.slice")]
+            static NOTE: $crate::Note = $note;
+
+            #[unsafe(no_mangle)]
+            extern "Rust" fn slice_main() -> u8 {
+                $crate::run($run)
+            }
+        };
     };
 }
 

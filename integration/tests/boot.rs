@@ -156,6 +156,15 @@ fn as_many_vcpus_as_the_abi_allows_start() {
 }
 
 #[test]
+fn stacks_are_as_small_as_the_image_says() {
+    needs_kvm!();
+    // 32 stacks of the usual 256 KiB would be 8 MiB; `smp` asks for 64 KiB.
+    let sliver = Sliver::example("smp").args(["--rounds", "1"]);
+    let ended = sliver.vcpus(MAX_VCPUS).memory_mib(4).run();
+    ended.assert_exited(0);
+}
+
+#[test]
 fn no_vcpus_and_too_many_are_refused() {
     needs_kvm!();
     for vcpus in [0, MAX_VCPUS + 1] {

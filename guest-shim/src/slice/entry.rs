@@ -1,4 +1,4 @@
-//! Where every vCPU begins, and the note that makes the file a native image.
+//! Where every vCPU begins.
 #![allow(
     unsafe_code,
     reason = "the first instructions, and the word of the ABI on registers"
@@ -8,26 +8,13 @@ use core::arch::{asm, global_asm};
 
 use slice_abi::ABI_VERSION;
 use slice_abi::info::{INFO_MAGIC, InfoPage, cpu_feature};
-use slice_abi::note::{NOTE_NAME, NOTE_TYPE, NoteDesc};
 use slice_abi::vcpu::VcpuBlock;
 
 use super::identity;
 use crate::{bytes, vcpu};
 
-// The note stands here, beside the entry point, so that nothing can link the one without the
-// other. `rbp` is 0 at the outermost frame: there a backtrace ends.
+// `rbp` is 0 at the outermost frame: there a backtrace ends.
 global_asm!(
-    ".pushsection .note.slice, \"a\", @note",
-    ".balign 4",
-    ".long {name_bytes}",
-    ".long {desc_bytes}",
-    ".long {note_type}",
-    ".asciz \"SLICE\"",
-    ".balign 4",
-    ".long {abi_version}",
-    ".long 0",
-    ".quad 0",
-    ".popsection",
     ".pushsection .text._start, \"ax\", @progbits",
     ".globl _start",
     ".type _start, @function",
@@ -41,10 +28,6 @@ global_asm!(
     "ud2",
     ".size _start, . - _start",
     ".popsection",
-    name_bytes = const NOTE_NAME.len(),
-    desc_bytes = const size_of::<NoteDesc>(),
-    note_type = const NOTE_TYPE,
-    abi_version = const ABI_VERSION,
     entry_tsc = const core::mem::offset_of!(VcpuBlock, entry_tsc),
     start = sym start,
 );
