@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
 use crate::problem::{Failure, Problem};
@@ -11,7 +11,7 @@ use crate::report::print;
 /// Prints a completion script.
 pub fn completions(args: &CompletionsArgs) -> Result<u8, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "slicectl", &mut script);
+    clap_complete::generate(args.shell, &mut visible(), "slicectl", &mut script);
     print_page(&script)
 }
 
@@ -35,6 +35,16 @@ pub fn man(args: &ManArgs) -> Result<u8, Failure> {
     }
 }
 
+/// The command line without what is hidden: completions would offer that.
+fn visible() -> Command {
+    let whole = Cli::command();
+    let shown = whole.get_subcommands().filter(|part| !part.is_hide_set());
+    Command::new("slicectl")
+        .version(env!("CARGO_PKG_VERSION"))
+        .propagate_version(true)
+        .subcommands(shown.cloned())
+}
+
 fn print_page(page: &[u8]) -> Result<u8, Failure> {
     print(String::from_utf8_lossy(page))?;
     Ok(0)
@@ -42,7 +52,21 @@ fn print_page(page: &[u8]) -> Result<u8, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+    use clap_complete::Shell;
+
     use super::*;
+
+    #[test]
+    fn no_shell_offers_what_is_hidden() {
+        for shell in Shell::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut visible(), "slicectl", &mut script);
+            let script = String::from_utf8(script).expect("text");
+            assert!(script.contains("inspect"), "{shell}");
+            assert!(!script.contains(crate::backtrace::COMMAND), "{shell}");
+        }
+    }
 
     #[test]
     fn there_is_a_page_for_every_visible_command() {
