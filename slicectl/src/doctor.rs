@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::cli::JsonArgs;
 use crate::problem::{FAILED, Failure};
 use crate::report::{print, print_json};
+use crate::text::printable;
 
 use report::{Check, Grade};
 
@@ -47,10 +48,11 @@ fn describe(checks: &[Check]) -> String {
         };
         out.push_str(&format!(
             "{grade}  {:<width$}  {}\n",
-            check.name, check.explanation
+            check.name,
+            printable(&check.explanation)
         ));
         if let Some(mend) = &check.mend {
-            out.push_str(&format!("      {:<width$}  -> {mend}\n", ""));
+            out.push_str(&format!("      {:<width$}  -> {}\n", "", printable(mend)));
         }
     }
     out
