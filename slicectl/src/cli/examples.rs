@@ -63,9 +63,9 @@ The package's convention: its Cargo.toml has
   desktop = [\"guest-shim/desktop\"]
 
   [dependencies]
-  guest-shim = { version = \"0.1\", default-features = false }
+  guest-shim = { path = \"SLICEVISOR/guest-shim\", default-features = false }
 
-and its source begins with
+where SLICEVISOR is its source tree, and its source begins with
 
   #![cfg_attr(not(feature = \"desktop\"), no_std, no_main)]
 
