@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::problem::Problem;
 use crate::source_tree::SourceTree;
+use crate::text::shell_word;
 
 /// What an IMAGE argument means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +54,8 @@ impl Places {
         match path.metadata() {
             Ok(metadata) if metadata.is_dir() => Err(problem("is a directory, not an image file")
                 .mend(format!(
-                    "build it first: slicectl run $(slicectl build {text})"
+                    "build it first: slicectl run \"$(slicectl build {})\"",
+                    shell_word(path)
                 ))),
             Ok(_) => match std::path::absolute(path) {
                 Ok(path) => Ok(Wanted::File(path)),
@@ -119,7 +121,7 @@ impl Places {
     }
 
     fn installed(&self, name: &str) -> Option<PathBuf> {
-        let path = self.installed_dir()?.join(name);
+        let path = self.installed_dir()?.join(name).canonicalize().ok()?;
         (!name.starts_with('.') && path.is_file()).then_some(path)
     }
 

@@ -50,6 +50,9 @@ pub fn ps(args: &JsonArgs) -> Result<u8, Failure> {
         print_json(&found)?;
     } else {
         print(table(&found))?;
+        if found.is_empty() && !untold {
+            say(format!("none runs in {}", root.display()));
+        }
     }
     Ok(if untold { FAILED } else { 0 })
 }

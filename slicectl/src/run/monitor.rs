@@ -144,6 +144,9 @@ fn keep_from_children() {
 pub(super) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("it exited with code {code}"),
+        (None, Some(libc::SIGKILL)) => "it was killed by SIGKILL; if nobody did that, the kernel \
+                                        was out of memory: see sudo dmesg"
+            .to_owned(),
         (None, Some(signal)) => format!("it was killed by {}", signal_name(signal)),
         (None, None) => "it ended in an unknown way".to_owned(),
     }
