@@ -58,6 +58,8 @@ impl<T> Returns for fn() -> T {
 /// Runs the program that [`entry!`](crate::entry) names. For that macro only.
 #[doc(hidden)]
 pub fn run<T: Termination>(program: fn() -> T) -> u8 {
+    #[cfg(any(test, feature = "desktop"))]
+    crate::backend::clock::start();
     program().report()
 }
 

@@ -107,7 +107,7 @@ impl Sub for Instant {
     }
 }
 
-/// Time since the Unix epoch, 1970-01-01 00:00 UTC, by the wall clock.
+/// Time since the Unix epoch, 1970-01-01 00:00 UTC, by the wall clock; zero if that is set to before.
 pub fn now_unix() -> Duration {
     Duration::from_nanos(clock::unix_ns())
 }

@@ -93,7 +93,8 @@ static SLOTS: Slots = Slots::new();
 static MAILBOXES: [AtomicPtr<Work>; MAX_VCPUS] =
     [const { AtomicPtr::new(ptr::null_mut()) }; MAX_VCPUS];
 
-/// Runs `work` on a free vCPU. After a join there is always a vCPU free again.
+/// Runs `work` on a free vCPU. After a join there is always a vCPU free again. A result whose handle
+/// was dropped is itself dropped there, when the vCPU may already have other work waiting.
 pub fn spawn<F, T>(work: F) -> Result<JoinHandle<T>, SpawnError>
 where
     F: FnOnce() -> T + Send + 'static,
