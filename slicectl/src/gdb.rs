@@ -127,7 +127,7 @@ impl Listening {
                         say(format!("gdb: cannot let the sliver run on: {error}"));
                     }
                 }
-                Ok(Outcome::Killed) => self.stop(),
+                Ok(Outcome::Killed) => stop(&self.control, "killed by gdb"),
                 Ok(Outcome::Lost) => {
                     target.forget_breakpoints();
                     say("gdb: the connection is lost; the sliver stays as it is; connect again");
@@ -152,14 +152,14 @@ impl Listening {
             }
         }
     }
+}
 
-    fn stop(&self) {
-        let reason = "killed by gdb".to_owned();
-        let stopped =
-            Client::connect(&self.control).and_then(|mut client| client.order(Op::Stop { reason }));
-        if let Err(error) = stopped {
-            say(format!("gdb: cannot kill the sliver: {error}"));
-        }
+/// Ends the sliver with this control socket.
+pub fn stop(control: &Path, reason: &str) {
+    let reason = reason.to_owned();
+    let stopped = Client::connect(control).and_then(|mut client| client.order(Op::Stop { reason }));
+    if let Err(error) = stopped {
+        say(format!("gdb: cannot kill the sliver: {error}"));
     }
 }
 

@@ -148,7 +148,11 @@ impl Run {
             if let Some(listener) = &self.gdb {
                 match gdb::serve(listener, control, image, self.spec.vcpus()) {
                     Ok(serving) => server = Some(serving),
-                    Err(problem) => say(problem),
+                    Err(problem) => {
+                        say(problem);
+                        // It waits for a debugger that cannot come.
+                        gdb::stop(control, "gdb cannot be served");
+                    }
                 }
             }
         });
