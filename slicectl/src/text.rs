@@ -6,17 +6,7 @@ use std::path::Path;
 /// `text` with control and direction characters escaped: what comes from a file, a guest or
 /// another process must neither move the cursor nor start a new line.
 pub fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
-            out.extend(c.escape_debug());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    vmm::say::shown(text, usize::MAX)
 }
 
 /// A path as a word of a shell's command line, for people to copy; still fit for a terminal.

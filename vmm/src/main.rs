@@ -67,7 +67,9 @@ fn main() -> ExitCode {
     let watch = Stopwatch::start(options.spawned_at);
     resident::use_one_arena();
     let tie = options.tie.map(UnixStream::from);
-    let record = match read_spec(&options.spec) {
+    let spec = read_spec(&options.spec);
+    inherited::close_others();
+    let record = match spec {
         Ok(spec) => match io::stdout().as_fd().try_clone_to_owned() {
             Ok(console) => {
                 let resources = Resources {

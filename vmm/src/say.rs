@@ -32,16 +32,20 @@ fn line(message: &str) -> String {
     line
 }
 
-/// Text from outside as it may be shown: in one line that cannot pass for two or move a terminal's
-/// cursor, and cut to about `longest` bytes.
+/// Text from outside as it may be shown: in one line that cannot pass for two, move a terminal's
+/// cursor or turn the direction of writing, and cut to about `longest` bytes.
 pub fn shown(text: &str, longest: usize) -> String {
-    let mut line = String::new();
+    let mut line = String::with_capacity(text.len().min(longest));
     for c in text.chars() {
         if line.len() > longest {
             line.push_str("...");
             break;
         }
-        if c.is_control() {
+        let breaks_or_turns = matches!(
+            c,
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        );
+        if c.is_control() || breaks_or_turns {
             line.extend(c.escape_default());
         } else {
             line.push(c);

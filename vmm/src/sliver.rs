@@ -399,6 +399,8 @@ fn make_record(
         && let Err(error) = core::write(machine, &registers(machine, &exit), file)
     {
         say(&format!("cannot write the core: {error}"));
+        // Half a core would pass for a whole one.
+        let _ = file.set_len(0);
     }
     let memory = resident::usage(machine.vm().ram().host_range());
     let guest_us = machine.guest_ns() / 1000;

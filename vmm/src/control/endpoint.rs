@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -21,6 +23,10 @@ pub const EXIT_RECORD: &str = "exit.json";
 
 /// Name under which the exit record is written before it is complete.
 const PARTIAL_RECORD: &str = "exit.json.new";
+
+/// How often, and after how long each time, a locked directory is tried again.
+const LOCK_RETRIES: u32 = 5;
+const LOCK_RETRY: Duration = Duration::from_millis(2);
 
 /// A sliver's directory could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,7 @@ impl Endpoint {
         let directory = root.join(name);
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
+        let mut patience = LOCK_RETRIES;
         let lock = loop {
             builder
                 .create(&directory)
@@ -62,6 +69,12 @@ impl Endpoint {
             let lock = File::open(&directory).map_err(error("open directory", &directory))?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // Who clears a dead sliver's directory away holds its lock for a moment.
+                Err(rustix::io::Errno::WOULDBLOCK) if patience > 0 => {
+                    patience -= 1;
+                    thread::sleep(LOCK_RETRY);
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(EndpointError::NameTaken(name.to_owned()));
                 }
