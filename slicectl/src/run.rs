@@ -11,7 +11,7 @@ mod watch;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use vmm::exit::{CpuTime, EXIT_RECORD_VERSION, Exit, ExitKind, ExitRecord, MemoryUse, Timing};
+use vmm::exit::{Exit, ExitKind, ExitRecord};
 use vmm::spec::SliverSpec;
 
 use crate::cli::RunArgs;
@@ -59,7 +59,7 @@ pub fn print_failure(failure: &Failure) {
         _ => Exit::error(failure.summary()),
     };
     exit.status = failure.status;
-    print_record(&record_of("", "", exit));
+    print_record(&ExitRecord::not_started("", "", exit));
 }
 
 /// A run that can begin.
@@ -193,7 +193,7 @@ impl Run {
                 monitor::describe(status)
             )),
         };
-        record_of(self.spec.name(), self.spec.slice(), exit)
+        ExitRecord::not_started(self.spec.name(), self.spec.slice(), exit)
     }
 
     /// Says on stderr what there is to say beyond the line about the end.
@@ -241,19 +241,6 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Problem> {
         Problem::new("--gdb", format!("cannot listen on {address}: {error}"))
             .mend("choose another port, or :0 for any")
     })
-}
-
-fn record_of(name: &str, slice: &str, exit: Exit) -> ExitRecord {
-    ExitRecord {
-        version: EXIT_RECORD_VERSION,
-        name: name.to_owned(),
-        slice: slice.to_owned(),
-        exit,
-        timing_us: Timing::default(),
-        cpu_us: CpuTime::default(),
-        memory_kib: MemoryUse::default(),
-        ignored_accesses: 0,
-    }
 }
 
 fn print_record(record: &ExitRecord) {

@@ -99,9 +99,12 @@ pub struct Registers {
     pub rflags: u64,
 }
 
-impl From<&FaultRecord> for Registers {
-    fn from(r: &FaultRecord) -> Self {
-        Self {
+/// Copies the general registers between two of the structures that name them alike.
+macro_rules! registers {
+    ($to:ty, $from:expr) => {{
+        let r = $from;
+        type To = $to;
+        To {
             rax: r.rax,
             rbx: r.rbx,
             rcx: r.rcx,
@@ -121,6 +124,13 @@ impl From<&FaultRecord> for Registers {
             rip: r.rip,
             rflags: r.rflags,
         }
+    }};
+}
+pub(crate) use registers;
+
+impl From<&FaultRecord> for Registers {
+    fn from(record: &FaultRecord) -> Self {
+        registers!(Registers, record)
     }
 }
 

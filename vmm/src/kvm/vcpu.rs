@@ -13,7 +13,7 @@ use super::vm::{KvmError, Memory, Vm};
 use crate::boot::slice::platform::{
     GDT_REGISTER, IDT_REGISTER, TASK_STATE_SIZE, selector, vcpu_page,
 };
-use crate::exit::Registers;
+use crate::exit::{Registers, registers};
 
 /// The state in which a vCPU enters a native image.
 #[derive(Debug, Clone, Copy)]
@@ -94,9 +94,7 @@ impl Vcpu {
             rflags: 2,
             ..Default::default()
         };
-        self.fd
-            .set_regs(&regs)
-            .map_err(KvmError::call("KVM_SET_REGS"))
+        self.set_general_registers(&regs)
     }
 
     /// Takes the vCPU from the stub of an exception back to the guest, with these registers.
@@ -177,66 +175,34 @@ impl Vcpu {
 
     /// The general registers.
     pub fn registers(&self) -> Result<Registers, KvmError> {
-        let r = self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?;
-        Ok(Registers {
-            rax: r.rax,
-            rbx: r.rbx,
-            rcx: r.rcx,
-            rdx: r.rdx,
-            rsi: r.rsi,
-            rdi: r.rdi,
-            rbp: r.rbp,
-            rsp: r.rsp,
-            r8: r.r8,
-            r9: r.r9,
-            r10: r.r10,
-            r11: r.r11,
-            r12: r.r12,
-            r13: r.r13,
-            r14: r.r14,
-            r15: r.r15,
-            rip: r.rip,
-            rflags: r.rflags,
-        })
+        Ok(registers!(Registers, self.general_registers()?))
     }
 
     /// Sets the general registers; of the flags only those a program may change by itself.
-    pub fn set_registers(&self, r: &Registers) -> Result<(), KvmError> {
+    pub fn set_registers(&self, registers: &Registers) -> Result<(), KvmError> {
         const USER_FLAGS: u64 = 0xcd5; // carry, parity, adjust, zero, sign, direction, overflow
-        let old = self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?;
-        let regs = kvm_regs {
-            rax: r.rax,
-            rbx: r.rbx,
-            rcx: r.rcx,
-            rdx: r.rdx,
-            rsi: r.rsi,
-            rdi: r.rdi,
-            rbp: r.rbp,
-            rsp: r.rsp,
-            r8: r.r8,
-            r9: r.r9,
-            r10: r.r10,
-            r11: r.r11,
-            r12: r.r12,
-            r13: r.r13,
-            r14: r.r14,
-            r15: r.r15,
-            rip: r.rip,
-            rflags: old.rflags & !USER_FLAGS | r.rflags & USER_FLAGS,
-        };
+        let old = self.general_registers()?;
+        let mut regs = registers!(kvm_regs, registers);
+        regs.rflags = old.rflags & !USER_FLAGS | registers.rflags & USER_FLAGS;
+        self.set_general_registers(&regs)
+    }
+
+    fn general_registers(&self) -> Result<kvm_regs, KvmError> {
+        self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))
+    }
+
+    fn set_general_registers(&self, regs: &kvm_regs) -> Result<(), KvmError> {
         self.fd
-            .set_regs(&regs)
+            .set_regs(regs)
             .map_err(KvmError::call("KVM_SET_REGS"))
     }
 
     /// Makes the guest's next instruction end in a debug exception, or no longer.
     pub fn set_trap_flag(&self, on: bool) -> Result<(), KvmError> {
         const TRAP_FLAG: u64 = 1 << 8;
-        let mut regs = self.fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?;
+        let mut regs = self.general_registers()?;
         regs.rflags = regs.rflags & !TRAP_FLAG | if on { TRAP_FLAG } else { 0 };
-        self.fd
-            .set_regs(&regs)
-            .map_err(KvmError::call("KVM_SET_REGS"))
+        self.set_general_registers(&regs)
     }
 
     /// A way to get this vCPU out of the guest.
