@@ -22,4 +22,5 @@ pub mod sched;
 mod signals;
 pub mod sliver;
 pub mod spec;
+pub mod start;
 pub mod stopwatch;

@@ -65,7 +65,7 @@ pub struct Machine {
     follow_ticks: u64,
 }
 
-/// The parts of a machine, made by [`crate::sliver`].
+/// The parts of a machine, made by [`crate::start`].
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) vm: Vm,

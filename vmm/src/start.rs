@@ -1,0 +1,306 @@
+//! From a spec to a machine whose vCPU 0 is on its way into the guest.
+//!
+//! Everything that can be checked is checked first. Then one thread opens the sliver's directory
+//! while another creates the VM and becomes vCPU 0: each takes its time in the kernel. Until both
+//! are done, whatever can end a sliver can end its start.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::{self, JoinHandle};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::boot::image::{Image, ImageError};
+use crate::boot::slice::layout::{Layout, TooSmall};
+use crate::boot::slice::load::{self, LoadError};
+use crate::control::bell::Bell;
+use crate::control::endings::{Endings, timespec};
+use crate::control::endpoint::{Endpoint, EndpointError};
+use crate::devices::bus::Bus;
+use crate::devices::output::Output;
+use crate::devices::virtio::console::Console;
+use crate::exit::Exit;
+use crate::kvm::cpuid::Processor;
+use crate::kvm::kick::install_kick_handler;
+use crate::kvm::memory::{GuestRam, MapError};
+use crate::kvm::vcpu::Vcpu;
+use crate::kvm::vm::{self, KvmError, Memory, Vm};
+use crate::machine::{EndGuard, Machine, Parts};
+use crate::say::shown_path;
+use crate::spec::SliverSpec;
+use crate::stopwatch::Stopwatch;
+
+/// A sliver could not be started.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant means")]
+pub enum StartError {
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error("{}: {problem}", shown_path(image))]
+    TooSmall { image: PathBuf, problem: TooSmall },
+    #[error("{}: {problem}", shown_path(image))]
+    Load { image: PathBuf, problem: LoadError },
+    #[error("{asked_mib} MiB of memory are asked for, this machine has {total_mib} MiB")]
+    MoreMemoryThanHost { asked_mib: u64, total_mib: u64 },
+    #[error("{asked} vCPUs are asked for, KVM on this machine allows {allowed}")]
+    TooManyVcpus { asked: usize, allowed: usize },
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    #[error(transparent)]
+    Memory(#[from] MapError),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error("cannot {what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    pub(crate) fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}
+
+/// A sliver whose vCPU 0 is on its way into the guest.
+pub(crate) struct Started {
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) vcpu0: JoinHandle<Milestones>,
+}
+
+/// When the steps of the start were done, in microseconds, and the rate of the counter.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Milestones {
+    pub(crate) vm: u64,
+    pub(crate) load: u64,
+    pub(crate) tsc_khz: u32,
+}
+
+/// Starts a sliver, or says how it ended before it began.
+pub(crate) fn start(
+    spec: &SliverSpec,
+    run_dir: &Path,
+    endings: &Endings,
+    console: File,
+    watch: Stopwatch,
+) -> Result<Started, Exit> {
+    let (vcpu0, birth) = begin(spec, console, watch).map_err(failed)?;
+    let endpoint = Endpoint::open(run_dir, spec.name());
+    if endpoint.is_ok() {
+        let _ = birth.go.send(());
+    } else {
+        birth.cancel.store(true, Ordering::Relaxed);
+    }
+    let machine = birth.wait(endings);
+    if machine.is_err() {
+        birth.cancel.store(true, Ordering::Relaxed);
+    }
+    drop(birth);
+    let exit = match (machine, endpoint) {
+        (Ok(machine), Ok(endpoint)) => {
+            return Ok(Started {
+                machine,
+                endpoint,
+                vcpu0,
+            });
+        }
+        (Err(exit), Ok(endpoint)) => {
+            endpoint.remove();
+            exit
+        }
+        (_, Err(error)) => failed(error.into()),
+    };
+    let _ = vcpu0.join();
+    Err(exit)
+}
+
+fn failed(error: StartError) -> Exit {
+    Exit::error(error.to_string())
+}
+
+/// This thread's side of a machine that is being made on another.
+struct Birth {
+    made: Receiver<Result<Arc<Machine>, StartError>>,
+    bell: Arc<Bell>,
+    go: Sender<()>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Birth {
+    /// Waits for the machine, or for an end that comes first.
+    fn wait(&self, endings: &Endings) -> Result<Arc<Machine>, Exit> {
+        loop {
+            match self.made.try_recv() {
+                Ok(result) => return result.map_err(failed),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => {
+                    return Err(Exit::error("the thread that creates the VM panicked"));
+                }
+            }
+            if let Some(exit) = endings.due() {
+                return Err(exit);
+            }
+            let mut fds = endings.poll_fds();
+            fds.push(PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN));
+            // Interrupted or not: the next turn looks at everything.
+            let _ = poll(&mut fds, endings.time_left().map(timespec).as_ref());
+            self.bell.silence();
+        }
+    }
+}
+
+/// Checks what can be checked, and sets a thread to making the machine.
+fn begin(
+    spec: &SliverSpec,
+    console: File,
+    watch: Stopwatch,
+) -> Result<(JoinHandle<Milestones>, Birth), StartError> {
+    let image = Image::open(spec.image())?;
+    let layout =
+        Layout::new(image.native(), spec.memory_bytes(), spec.vcpus()).map_err(|problem| {
+            StartError::TooSmall {
+                image: spec.image().to_owned(),
+                problem,
+            }
+        })?;
+    check_host_memory(spec)?;
+    install_kick_handler().map_err(StartError::system("install a signal handler"))?;
+    let bell = Arc::new(Bell::new().map_err(StartError::system("create an eventfd"))?);
+    let cancel = Arc::new(AtomicBool::new(false));
+    let (to_main, made) = channel();
+    let (go, wait_for_go) = channel();
+    let plan = Plan {
+        spec: spec.clone(),
+        image,
+        layout,
+        console,
+        bell: Arc::clone(&bell),
+        cancel: Arc::clone(&cancel),
+    };
+    let vcpu0 = thread::Builder::new()
+        .name("vcpu0".to_owned())
+        .spawn(move || run_vcpu0(plan, &watch, &to_main, &wait_for_go))
+        .map_err(StartError::system("start a thread"))?;
+    let birth = Birth {
+        made,
+        bell,
+        go,
+        cancel,
+    };
+    Ok((vcpu0, birth))
+}
+
+/// What vCPU 0's thread needs to make the machine.
+struct Plan {
+    spec: SliverSpec,
+    image: Image,
+    layout: Layout,
+    console: File,
+    bell: Arc<Bell>,
+    cancel: Arc<AtomicBool>,
+}
+
+/// Makes the machine and, unless the other half of the start failed, runs it.
+fn run_vcpu0(
+    plan: Plan,
+    watch: &Stopwatch,
+    to_main: &Sender<Result<Arc<Machine>, StartError>>,
+    go: &Receiver<()>,
+) -> Milestones {
+    let mut milestones = Milestones::default();
+    let bell = Arc::clone(&plan.bell);
+    let made = make_machine(plan, watch, &mut milestones);
+    let (told, mine) = match made {
+        Ok((machine, vcpu)) => (Ok(Arc::clone(&machine)), Some((machine, vcpu))),
+        Err(error) => (Err(error), None),
+    };
+    let _ = to_main.send(told);
+    bell.ring();
+    if let Some((machine, vcpu)) = mine
+        && go.recv().is_ok()
+    {
+        let _guard = EndGuard::new(&machine);
+        machine.run(vcpu);
+    }
+    milestones
+}
+
+fn make_machine(
+    plan: Plan,
+    watch: &Stopwatch,
+    milestones: &mut Milestones,
+) -> Result<(Arc<Machine>, Vcpu), StartError> {
+    let Plan {
+        spec,
+        image,
+        layout,
+        console,
+        bell,
+        cancel,
+    } = plan;
+    let kvm = vm::open()?;
+    let allowed = kvm.get_max_vcpus();
+    if spec.vcpus() > allowed {
+        return Err(StartError::TooManyVcpus {
+            asked: spec.vcpus(),
+            allowed,
+        });
+    }
+    let bus = Bus::new(vec![Console::new(Output::new(console))]);
+    let devices = bus.entries();
+    let ram = GuestRam::new(
+        layout.ram(),
+        layout.large_pages(),
+        load::writable_from(&image),
+    )?;
+    let system = load::system_area(&image, &layout, devices.len())?;
+    let memory = Memory { ram, system };
+    let vm = Vm::new(&kvm, memory, layout.ram().start, layout.system_base())?;
+    let mut processor = Processor::host();
+    let entry = load::prepare_vcpu(0, &image, &layout, vm.ram())
+        .map_err(StartError::system("write the vCPU block"))?;
+    let vcpu = Vcpu::first(&vm, &mut processor, &entry)?;
+    let tsc_khz = vcpu.tsc_khz()?;
+    milestones.vm = watch.elapsed_us();
+    milestones.tsc_khz = tsc_khz;
+    load::load_segments(&image, vm.ram(), || !cancel.load(Ordering::Relaxed)).map_err(
+        |problem| StartError::Load {
+            image: spec.image().to_owned(),
+            problem,
+        },
+    )?;
+    load::write_info(vm.system(), &spec, &image, &layout, &processor, &devices);
+    let start_paused = spec.start_paused();
+    let machine = Machine::new(Parts {
+        vm,
+        image,
+        layout,
+        processor,
+        bus,
+        bell,
+        tsc_khz,
+        start_paused,
+    });
+    milestones.load = watch.elapsed_us();
+    Ok((Arc::new(machine), vcpu))
+}
+
+fn check_host_memory(spec: &SliverSpec) -> Result<(), StartError> {
+    let info = rustix::system::sysinfo();
+    let total = info.totalram.saturating_mul(u64::from(info.mem_unit));
+    if spec.memory_bytes() > total {
+        let (asked_mib, total_mib) = (spec.memory_bytes() >> 20, total >> 20);
+        return Err(StartError::MoreMemoryThanHost {
+            asked_mib,
+            total_mib,
+        });
+    }
+    Ok(())
+}
