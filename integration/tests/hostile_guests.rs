@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use integration::client::Client;
 use integration::guests;
 use integration::needs_kvm;
-use integration::sliver::{Ended, Sliver};
+use integration::sliver::{Ended, Running, Sliver};
 use vmm::control::proto::{Op, State};
 use vmm::exit::ExitKind;
 
@@ -106,12 +107,7 @@ fn an_idle_with_the_last_deadline_there_is_sleeps_and_can_be_stopped() {
         cpu.guest + cpu.monitor < 200_000,
         "it does not sleep: {cpu:?}"
     );
-    control
-        .ask(Op::Stop {
-            reason: "test".into(),
-        })
-        .expect("it stops");
-    sliver.wait().assert_end(ExitKind::Stopped, 143);
+    stop(sliver, &mut control);
 }
 
 #[test]
@@ -122,6 +118,15 @@ fn any_vcpu_may_end_the_sliver() {
 }
 
 /// However busy the guest keeps the monitor, a pause stops it and a stop ends it.
+fn stop(sliver: Running, control: &mut Client) {
+    control
+        .ask(Op::Stop {
+            reason: "test".into(),
+        })
+        .expect("it stops");
+    sliver.wait().assert_end(ExitKind::Stopped, 143);
+}
+
 fn steerable_while(case: &str, vcpus: usize) {
     let sliver = bare(case).vcpus(vcpus).spawn();
     let mut control = sliver.control();
@@ -133,12 +138,7 @@ fn steerable_while(case: &str, vcpus: usize) {
         assert_eq!(control.status().state, State::Paused);
         control.ask(Op::Resume).expect("it goes on");
     }
-    control
-        .ask(Op::Stop {
-            reason: "test".into(),
-        })
-        .expect("it stops");
-    sliver.wait().assert_end(ExitKind::Stopped, 143);
+    stop(sliver, &mut control);
 }
 
 #[test]
@@ -164,12 +164,7 @@ fn a_flood_of_output_that_nobody_reads_does_not_keep_pause_and_stop_away() {
         control.ask(Op::Pause).expect("it pauses");
         control.ask(Op::Resume).expect("it goes on");
     }
-    control
-        .ask(Op::Stop {
-            reason: "test".into(),
-        })
-        .expect("it stops");
-    sliver.wait().assert_end(ExitKind::Stopped, 143);
+    stop(sliver, &mut control);
 }
 
 #[test]

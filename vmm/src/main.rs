@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
-use vmm::control::proto::{Notice, write_frame};
+use vmm::control::proto::tell_ended;
 use vmm::exit::{ExitKind, ExitRecord};
 use vmm::inherited;
 use vmm::resident;
@@ -93,9 +93,7 @@ fn main() -> ExitCode {
 /// The record of a sliver whose spec could not even be read, told to whoever waits for it.
 fn refuse(tie: Option<UnixStream>, problem: String) -> ExitRecord {
     let record = ExitRecord::of_error("", "", problem);
-    if let Some(tie) = tie {
-        let _ = write_frame(&tie, &Notice::Ended(Box::new(record.clone())));
-    }
+    tell_ended(tie.as_ref(), &record);
     record
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::control::endings::Endings;
 use crate::control::endpoint::Endpoint;
-use crate::control::proto::{Notice, write_frame};
+use crate::control::proto::tell_ended;
 use crate::control::server::Server;
 use crate::core;
 use crate::exit::{
@@ -51,7 +51,9 @@ pub fn run(spec: &SliverSpec, resources: Resources, watch: Stopwatch) -> ExitRec
         Ok(signals) => signals,
         Err(source) => {
             let message = StartError::system("block signals")(source).to_string();
-            return ExitRecord::of_error(spec.name(), spec.slice(), message);
+            let record = ExitRecord::of_error(spec.name(), spec.slice(), message);
+            tell_ended(tie.as_ref(), &record);
+            return record;
         }
     };
     let endings = Endings::new(signals, tie, spec.time_limit(), watch.started());
@@ -79,10 +81,7 @@ pub fn run(spec: &SliverSpec, resources: Resources, watch: Stopwatch) -> ExitRec
             (record, endings)
         }
     };
-    if let Some(tie) = endings.tie() {
-        // Who is gone does not want to know.
-        let _ = write_frame(tie, &Notice::Ended(Box::new(record.clone())));
-    }
+    tell_ended(endings.tie(), &record);
     record
 }
 

@@ -7,6 +7,7 @@
 //! foreground: one when it has started, one when the sliver has ended.
 
 use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,7 @@ pub enum Op {
         /// Their new values. Privileged bits of `rflags` are left as they are.
         registers: Registers,
     },
-    /// Reads memory that the guest can read. Answered with [`Answer::Memory`].
+    /// Reads image, stack or heap memory. Answered with [`Answer::Memory`].
     ReadMemory {
         /// Virtual address.
         address: u64,
@@ -79,8 +80,8 @@ pub enum Op {
     /// Makes breakpoint instructions and single steps stop the sliver instead of ending it with a
     /// fault, until the client that asked for it disconnects.
     Debug,
-    /// Runs a paused vCPU for one instruction, the others standing still. Answered with
-    /// [`Answer::Stopped`].
+    /// Runs a paused vCPU for one instruction, the others standing still; only while somebody
+    /// debugs. Answered with [`Answer::Stopped`].
     Step {
         /// Its index.
         vcpu: usize,
@@ -208,6 +209,14 @@ pub enum Notice {
     },
     /// The sliver has ended. The last frame.
     Ended(Box<ExitRecord>),
+}
+
+/// Tells whoever holds the other end of the tie, if there is one, that the sliver has ended. Who is
+/// gone does not want to know.
+pub fn tell_ended(tie: Option<&UnixStream>, record: &ExitRecord) {
+    if let Some(tie) = tie {
+        let _ = write_frame(tie, &Notice::Ended(Box::new(record.clone())));
+    }
 }
 
 /// Writes one frame.

@@ -2,12 +2,16 @@
 //! the time limit.
 //!
 //! It never waits for one client: everything is non-blocking, a client that does not read its
-//! answers or sends nonsense is dropped, and what it asked to wait for is answered when it happens.
+//! answers is asked nothing more until it does, one whose frames make no sense is dropped, and what
+//! a client asked to wait for is answered when it happens.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::sockopt::socket_peercred;
 
 use super::connection::{Client, parse};
 use super::endings::{Endings, timespec};
@@ -20,16 +24,18 @@ use crate::lifecycle::PausedFor;
 use crate::machine::{FOLLOW_EVERY, Machine};
 use crate::memory_access;
 use crate::resident;
+use crate::say::shown;
 use crate::sched::account::process_ns;
 use crate::spec::SliverSpec;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::sockopt::socket_peercred;
 
 /// Clients served at the same time. One more takes the place of the one that has been silent for
 /// the longest time and waits for nothing: silent clients must not lock out the operator.
 const MAX_CLIENTS: usize = 16;
 /// Requests of one client that wait for something to happen.
 const MAX_WAITS: usize = 64;
+
+/// Bytes of a stop's reason that go into the exit record, about.
+const LONGEST_REASON: usize = 200;
 
 /// For how long nobody is let in when the system would not let anybody in.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -40,11 +46,11 @@ const SETTLE_AFTER: Duration = Duration::from_millis(100);
 /// Everything the control thread looks after.
 #[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) machine: Arc<Machine>,
-    pub(crate) spec: SliverSpec,
-    pub(crate) started: Instant,
-    pub(crate) endpoint: Endpoint,
-    pub(crate) endings: Endings,
+    machine: Arc<Machine>,
+    spec: SliverSpec,
+    started: Instant,
+    endpoint: Endpoint,
+    endings: Endings,
     clients: Vec<Client>,
     waits: Vec<Wait>,
     next_client: u64,
@@ -249,7 +255,11 @@ impl Server {
                 Ok(Answer::Done)
             }
             Op::Stop { reason } => {
-                machine.end(Exit::stopped(one_line(&reason)));
+                let reason = match reason.trim() {
+                    "" => "over the control socket".to_owned(),
+                    reason => shown(reason, LONGEST_REASON),
+                };
+                machine.end(Exit::stopped(reason));
                 Ok(Answer::Done)
             }
             Op::ReadRegisters { vcpu } => machine
@@ -395,16 +405,6 @@ fn reply(clients: &mut [Client], wait: &Wait, result: Outcome) {
             result,
         });
     }
-}
-
-/// A reason as it goes into the exit record: one line, not long.
-fn one_line(reason: &str) -> String {
-    const LONGEST: usize = 200;
-    if reason.trim().is_empty() {
-        return "over the control socket".to_owned();
-    }
-    let plain = reason.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(LONGEST).collect()
 }
 
 /// What has something to do.
