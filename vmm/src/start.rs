@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::boot::image::{Image, ImageError};
 use crate::boot::slice::layout::{Layout, TooSmall};
-use crate::boot::slice::load::{self, LoadError};
+use crate::boot::slice::load::{self, DeviceTable, LoadError};
 use crate::control::bell::Bell;
 use crate::control::endings::{Endings, timespec};
 use crate::control::endpoint::{Endpoint, EndpointError};
@@ -254,13 +254,16 @@ fn make_machine(
         });
     }
     let bus = Bus::new(vec![Console::new(Output::new(console))]);
-    let devices = bus.entries();
+    let devices = DeviceTable {
+        entries: bus.entries(),
+        nets: Vec::new(),
+    };
     let ram = GuestRam::new(
         layout.ram(),
         layout.large_pages(),
         load::writable_from(&image),
     )?;
-    let system = load::system_area(&image, &layout, devices.len())?;
+    let system = load::system_area(&image, &layout, devices.entries.len())?;
     let memory = Memory { ram, system };
     let vm = Vm::new(&kvm, memory, layout.ram().start, layout.system_base())?;
     let mut processor = Processor::host();

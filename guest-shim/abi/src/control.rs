@@ -8,15 +8,18 @@
 pub const CONTROL_WINDOW_SIZE: u64 = 4096;
 
 /// `IDLE`: write an absolute deadline in nanoseconds of the sliver's monotonic clock, or 0 for
-/// none. The vCPU sleeps, at no cost, until one of these:
+/// none. The write first counts as a doorbell for every queue of every device: what was made
+/// available is served. Then the vCPU sleeps, at no cost, until one of these:
 ///
-/// - a used ring of any of the sliver's devices moves,
+/// - a device moves a used ring and the driver has not asked to be left alone (virtio 1.2, 2.7.7:
+///   `VIRTQ_AVAIL_F_NO_INTERRUPT`, or `used_event` where `VIRTIO_F_EVENT_IDX` was negotiated),
+/// - a [`DeviceState`](crate::device::DeviceState) changes,
 /// - another vCPU names this one in [`WAKE`],
 /// - the deadline passes.
 ///
-/// If one of the first two happened since this vCPU's last `IDLE` returned (for the first: since
-/// the vCPU started), the write returns at once. So a guest that looks at its rings and then idles
-/// cannot miss what moved in between. `IDLE` may return early for no reason: look again.
+/// If one of the first three happened since this vCPU's last `IDLE` returned (or since the vCPU
+/// started), the write returns at once. So a guest that looks at its rings and then idles cannot
+/// miss what moved in between. `IDLE` may return early for no reason: look again.
 pub const IDLE: u64 = 0x00;
 
 /// `EXIT`: write a status. The sliver ends, with all its vCPUs; the write does not return. The low

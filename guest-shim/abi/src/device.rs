@@ -2,13 +2,18 @@
 //!
 //! A window is laid out as virtio 1.2, 4.2.2 says, version 2 (no legacy interface). Registers take
 //! aligned accesses of 4 bytes, the configuration space from offset 0x100 on any width; other
-//! accesses are ignored, read as 0 and are counted. There are no interrupts: a guest polls its used rings and sleeps in
-//! [`control::IDLE`](crate::control::IDLE), which returns when any used ring has moved.
+//! accesses are ignored, read as 0 and are counted. There are no interrupts: a guest polls its used
+//! rings and sleeps in [`control::IDLE`](crate::control::IDLE), which returns when a device would
+//! interrupt a guest that takes interrupts.
 //!
 //! A register access leaves the guest, and on some hosts that costs as much as copying a hundred
 //! kilobytes. The table therefore repeats what is constant about a device (its id, the features it
-//! offers, the size of its queues), so that a driver needs no reads at all. A driver that prefers
-//! to read the registers finds the same there.
+//! offers, the size of its queues), and each entry names a [`DeviceState`] in memory that repeats
+//! what changes: a driver needs no reads of registers at all. One that prefers to read them finds
+//! the same there. [`control::IDLE`](crate::control::IDLE) is a doorbell for every queue: a guest
+//! that is about to rest needs no other.
+
+use core::sync::atomic::AtomicU32;
 
 /// Bytes of a device's window.
 pub const DEVICE_WINDOW_SIZE: u64 = 4096;
@@ -48,12 +53,38 @@ pub struct DeviceEntry {
     pub window: u64,
     /// Feature bits it offers.
     pub features: u64,
-    /// What it is for, UTF-8, NUL-padded: `console`, `eth0`, `root`.
+    /// Address of its [`DeviceState`].
+    pub state: u64,
+    /// What it is for, UTF-8, NUL-padded: `console`, `net0`, `disk0`.
     pub tag: [u8; TAG_BYTES],
 }
 
+/// Bytes of configuration space that a [`DeviceState`] repeats.
+pub const CONFIG_BYTES: usize = 120;
+
+/// What of a device may change, in memory, read-only, brought up to date by the monitor.
+///
+/// `IDLE` returns when one of them changes. Read `generation`, then what is wanted of `config`,
+/// then `generation` again: if it is another, read again (virtio 1.2, 2.5.2).
+#[repr(C)]
+#[derive(Debug)]
+pub struct DeviceState {
+    /// Its status register. The bit [`STATUS_NEEDS_RESET`] says that it has failed.
+    pub status: AtomicU32,
+    /// Its configuration generation.
+    pub generation: AtomicU32,
+    /// The beginning of its configuration space, zeros where it has none, in words as laid out in
+    /// memory (virtio's configuration spaces are little endian).
+    pub config: [AtomicU32; CONFIG_BYTES / 4],
+}
+
+/// Of the status register: the device has failed and works again only after a reset.
+pub const STATUS_NEEDS_RESET: u32 = 64;
+
 const _: () = {
-    assert!(size_of::<DeviceEntry>() == 48);
+    assert!(size_of::<DeviceEntry>() == 56);
     assert!(core::mem::offset_of!(DeviceEntry, window) == 16);
-    assert!(core::mem::offset_of!(DeviceEntry, tag) == 32);
+    assert!(core::mem::offset_of!(DeviceEntry, tag) == 40);
+    assert!(size_of::<DeviceState>() == 128);
+    assert!(size_of::<DeviceState>() * crate::info::MAX_DEVICES == 4096);
 };

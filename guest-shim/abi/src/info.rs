@@ -11,6 +11,9 @@ pub const MAX_MEMORY_RANGES: usize = 20;
 /// Room in [`InfoPage::devices`].
 pub const MAX_DEVICES: usize = 32;
 
+/// Room in [`InfoPage::nets`].
+pub const MAX_NETS: usize = 8;
+
 /// Room for arguments: all of them together, each with its terminating NUL.
 pub const MAX_ARGS_BYTES: usize = 4096;
 
@@ -106,6 +109,36 @@ pub mod cpu_feature {
     pub const SSE4: u64 = 1 << 14;
 }
 
+/// The configuration of a network card's addresses comes from DHCP, as far as it is not given here.
+pub const NET_DHCP: u32 = 1 << 0;
+
+/// Addresses of one network card, as its owner has configured them. Bytes are in network order; an
+/// address that is all zeros is not there.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NetConfig {
+    /// Index of the card in [`InfoPage::devices`].
+    pub device: u32,
+    /// [`NET_DHCP`] or 0.
+    pub flags: u32,
+    /// IPv4 address.
+    pub ipv4: [u8; 4],
+    /// IPv4 address of the default gateway.
+    pub gateway4: [u8; 4],
+    /// Length of the IPv4 prefix, in bits.
+    pub prefix4: u8,
+    /// Length of the IPv6 prefix, in bits.
+    pub prefix6: u8,
+    /// Must be ignored.
+    pub reserved: [u8; 6],
+    /// IPv6 address.
+    pub ipv6: [u8; 16],
+    /// IPv6 address of the default gateway.
+    pub gateway6: [u8; 16],
+    /// Name servers; an IPv4 address is mapped (`::ffff:192.0.2.1`).
+    pub dns: [[u8; 16]; 2],
+}
+
 /// The info page. Its address is in `rdi` at entry.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -152,6 +185,12 @@ pub struct InfoPage {
     pub memory: [MemoryRange; MAX_MEMORY_RANGES],
     /// The device table.
     pub devices: [DeviceEntry; MAX_DEVICES],
+    /// Used entries of [`nets`](Self::nets).
+    pub net_count: u32,
+    /// Must be ignored.
+    pub reserved: u32,
+    /// Addresses of network cards.
+    pub nets: [NetConfig; MAX_NETS],
 }
 
 const _: () = {
@@ -166,6 +205,8 @@ const _: () = {
     assert!(offset_of!(InfoPage, sliver_name) == 144);
     assert!(offset_of!(InfoPage, memory) == 272);
     assert!(offset_of!(InfoPage, devices) == 752);
+    assert!(size_of::<NetConfig>() == 88);
+    assert!(offset_of!(InfoPage, nets) == 2552);
     assert!(MAX_MEMORY_RANGES >= crate::layout::MAX_SEGMENTS + 2);
     assert!(size_of::<InfoPage>() as u64 <= crate::layout::PAGE_SIZE);
 };

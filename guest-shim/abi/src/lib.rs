@@ -1,4 +1,4 @@
-//! The slice ABI, version 1: what a native image and the monitor that runs it agree on.
+//! The slice ABI, version 2: what a native image and the monitor that runs it agree on.
 //!
 //! This crate is the specification. It holds every constant and every shared structure, and its
 //! documentation is meant to be enough to write another monitor or another guest library. It has
@@ -32,7 +32,7 @@
 //! | what | access | where |
 //! |---|---|---|
 //! | null page | none | `0` |
-//! | [info page](info), arguments, [quota page](quota), [clock record](clock) | read | below [`layout::RAM_BASE`], found through `rdi` |
+//! | [info page](info), arguments, [quota page](quota), [clock record](clock), [device states](device::DeviceState) | read | below [`layout::RAM_BASE`], found through `rdi` |
 //! | [control window](control), [device windows](device) | read, write, uncached | below [`layout::RAM_BASE`], found in the info page |
 //! | image segments | as the ELF file says, never both writable and executable | from [`layout::RAM_BASE`] |
 //! | per vCPU: a guard page, then a stack | none; read, write | after the image |
@@ -84,4 +84,4 @@ pub mod quota;
 pub mod vcpu;
 
 /// The version of the ABI that this crate describes.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -12,7 +12,7 @@ use super::output::Room;
 use super::virtio::console::{Console, Outcome};
 use super::virtio::mmio::register;
 use crate::boot::slice::layout::low;
-use crate::boot::slice::load::device_window;
+use crate::boot::slice::load::{device_state, device_window};
 use crate::kvm::memory::GuestRam;
 use crate::say::say;
 
@@ -55,7 +55,10 @@ impl Bus {
 
     /// The device table.
     pub fn entries(&self) -> Vec<DeviceEntry> {
-        let entry = |index| self.lock(index).entry(device_window(index));
+        let entry = |index| {
+            self.lock(index)
+                .entry(device_window(index), device_state(index))
+        };
         (0..self.devices.len()).map(entry).collect()
     }
 

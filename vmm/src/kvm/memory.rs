@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use slice_abi::clock::ClockRecord;
+use slice_abi::device::DeviceState;
 use slice_abi::fault::FaultRecord;
-use slice_abi::info::Range;
+use slice_abi::info::{MAX_DEVICES, Range};
 use slice_abi::layout::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use vm_memory::bitmap::BS;
 use vm_memory::guest_memory::{Error as GuestMemoryError, GuestMemorySliceIterator, Result};
@@ -223,8 +224,10 @@ pub mod system {
     pub const TABLES: u64 = 0x4000;
     /// Exception stubs.
     pub const STUBS: u64 = 0x5000;
+    /// The device states.
+    pub const STATES: u64 = 0x6000;
     /// The first vCPU page.
-    pub const VCPU: u64 = 0x6000;
+    pub const VCPU: u64 = 0x7000;
 }
 
 impl SystemArea {
@@ -278,6 +281,23 @@ impl SystemArea {
                 .as_ptr()
                 .add(system::CLOCK as usize)
                 .cast()
+        }
+    }
+
+    /// The state of device `index` that the guest reads.
+    pub fn device_state(&self, index: usize) -> &DeviceState {
+        assert!(index < MAX_DEVICES);
+        // SAFETY: the states fill their page of the mapping (asserted in the ABI), which was zeroed
+        // (a valid value) by the kernel, and are made of atomics, which others may read at the same
+        // time. The reference lives no longer than the mapping.
+        unsafe {
+            &*self
+                .mapping
+                .start
+                .as_ptr()
+                .add(system::STATES as usize)
+                .cast::<DeviceState>()
+                .add(index)
         }
     }
 

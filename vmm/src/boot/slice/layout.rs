@@ -21,6 +21,8 @@ pub mod low {
     pub const TABLES: u64 = 0x5000;
     /// The exception stubs; supervisor only.
     pub const STUBS: u64 = 0x6000;
+    /// The device states.
+    pub const STATES: u64 = 0x7000;
     /// One page per vCPU: task state and exception stack; supervisor only.
     pub const VCPU: u64 = 0x8000;
     /// The `FAULT` page; supervisor only.

@@ -4,10 +4,10 @@ use std::io;
 
 use slice_abi::ABI_VERSION;
 use slice_abi::control::CONTROL_WINDOW_SIZE;
-use slice_abi::device::DeviceEntry;
+use slice_abi::device::{DeviceEntry, DeviceState};
 use slice_abi::info::{
-    INFO_MAGIC, InfoPage, MAX_DEVICES, MAX_MEMORY_RANGES, MemoryRange, NAME_BYTES, Range, access,
-    memory_kind,
+    INFO_MAGIC, InfoPage, MAX_DEVICES, MAX_MEMORY_RANGES, MAX_NETS, MemoryRange, NAME_BYTES,
+    NetConfig, Range, access, memory_kind,
 };
 use slice_abi::layout::PAGE_SIZE;
 use slice_abi::vcpu::VcpuBlock;
@@ -70,6 +70,15 @@ pub fn writable_from(image: &Image) -> u64 {
     writable.map_or(image.native().pages().1, |s| s.pages().0)
 }
 
+/// What the guest is told of its devices.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceTable {
+    /// The devices, at most [`MAX_DEVICES`].
+    pub entries: Vec<DeviceEntry>,
+    /// Addresses of network cards, at most [`MAX_NETS`].
+    pub nets: Vec<NetConfig>,
+}
+
 /// Makes the system area: the supervisor's structures, the page tables, and room for what the
 /// guest may read (see [`write_info`]).
 pub fn system_area(
@@ -103,12 +112,10 @@ pub fn write_info(
     image: &Image,
     layout: &Layout,
     processor: &Processor,
-    devices: &[DeviceEntry],
+    devices: &DeviceTable,
 ) {
-    area.write(
-        system::INFO,
-        &encode_info(&info_page(spec, image, layout, processor, devices)),
-    );
+    let info = info_page(spec, image, layout, processor, devices);
+    area.write(system::INFO, &encode_info(&info));
     let args: Vec<u8> = spec
         .args()
         .iter()
@@ -164,6 +171,7 @@ fn page_tables(image: &Image, layout: &Layout, devices: usize) -> PageTables {
         (low::ARGS, system::ARGS, Protection::USER_READ),
         (low::QUOTA, system::QUOTA, Protection::USER_READ),
         (low::CLOCK, system::CLOCK, Protection::USER_READ),
+        (low::STATES, system::STATES, Protection::USER_READ),
         (low::TABLES, system::TABLES, Protection::SUPERVISOR_READ),
         (low::STUBS, system::STUBS, Protection::SUPERVISOR_EXECUTE),
     ] {
@@ -206,6 +214,11 @@ fn page_tables(image: &Image, layout: &Layout, devices: usize) -> PageTables {
     tables
 }
 
+/// Address at which the guest finds the state of device `index`.
+pub fn device_state(index: usize) -> u64 {
+    low::STATES + (index * size_of::<DeviceState>()) as u64
+}
+
 /// Address of the window of device `index`.
 pub fn device_window(index: usize) -> u64 {
     low::DEVICES + index as u64 * PAGE_SIZE
@@ -216,8 +229,9 @@ fn info_page(
     image: &Image,
     layout: &Layout,
     processor: &Processor,
-    devices: &[DeviceEntry],
+    devices: &DeviceTable,
 ) -> InfoPage {
+    let DeviceTable { entries, nets } = devices;
     let mut memory = [MemoryRange::default(); MAX_MEMORY_RANGES];
     let segments = image.native().segments();
     for (entry, segment) in memory.iter_mut().zip(segments) {
@@ -247,7 +261,9 @@ fn info_page(
         };
     }
     let mut table = [DeviceEntry::default(); MAX_DEVICES];
-    table[..devices.len()].copy_from_slice(devices);
+    table[..entries.len()].copy_from_slice(entries);
+    let mut addresses = [NetConfig::default(); MAX_NETS];
+    addresses[..nets.len()].copy_from_slice(nets);
     let args_len: usize = spec.args().iter().map(|arg| arg.len() + 1).sum();
     InfoPage {
         magic: INFO_MAGIC,
@@ -255,7 +271,7 @@ fn info_page(
         size: size_of::<InfoPage>() as u32,
         vcpu_count: layout.vcpus() as u32,
         memory_count: segments.len() as u32 + 2,
-        device_count: devices.len() as u32,
+        device_count: entries.len() as u32,
         arg_count: spec.args().len() as u32,
         cpu_features: processor.features(),
         xcr0: processor.xcr0(),
@@ -274,6 +290,9 @@ fn info_page(
         slice_name: padded(spec.slice()),
         memory,
         devices: table,
+        net_count: nets.len() as u32,
+        reserved: 0,
+        nets: addresses,
     }
 }
 
@@ -325,7 +344,21 @@ fn encode_info(info: &InfoPage) -> Vec<u8> {
         }
         out.u64(device.window);
         out.u64(device.features);
+        out.u64(device.state);
         out.0.extend(device.tag);
+    }
+    out.u32(info.net_count);
+    out.u32(info.reserved);
+    for net in &info.nets {
+        out.u32(net.device);
+        out.u32(net.flags);
+        out.0.extend(net.ipv4);
+        out.0.extend(net.gateway4);
+        out.0.extend([net.prefix4, net.prefix6]);
+        out.0.extend(net.reserved);
+        out.0.extend(net.ipv6);
+        out.0.extend(net.gateway6);
+        out.0.extend(net.dns.as_flattened());
     }
     out.0
 }
@@ -377,9 +410,14 @@ mod tests {
             slice_name: padded("slice"),
             memory: [MemoryRange::default(); MAX_MEMORY_RANGES],
             devices: [DeviceEntry::default(); MAX_DEVICES],
+            net_count: 17,
+            reserved: 0,
+            nets: [NetConfig::default(); MAX_NETS],
         };
         info.memory[19].access = 15;
         info.devices[31].features = 16;
+        info.nets[7].prefix6 = 64;
+        info.nets[7].dns[1][15] = 18;
         let bytes = encode_info(&info);
         assert_eq!(bytes.len(), size_of::<InfoPage>());
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
@@ -389,6 +427,11 @@ mod tests {
         assert_eq!(word(offset_of!(InfoPage, control)), 14);
         assert!(bytes[offset_of!(InfoPage, slice_name)..].starts_with(b"slice\0"));
         assert_eq!(bytes[offset_of!(InfoPage, devices) - 4], 15);
-        assert_eq!(word(bytes.len() - 24), 16);
+        let last = offset_of!(InfoPage, devices) + 31 * size_of::<DeviceEntry>();
+        assert_eq!(word(last + offset_of!(DeviceEntry, features)), 16);
+        assert_eq!(bytes[offset_of!(InfoPage, net_count)], 17);
+        let last = offset_of!(InfoPage, nets) + 7 * size_of::<NetConfig>();
+        assert_eq!(bytes[last + offset_of!(NetConfig, prefix6)], 64);
+        assert_eq!(bytes.last(), Some(&18));
     }
 }

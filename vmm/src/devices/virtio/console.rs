@@ -62,7 +62,7 @@ impl Console {
     }
 
     /// Its entry in the device table.
-    pub fn entry(&self, window: u64) -> DeviceEntry {
+    pub fn entry(&self, window: u64, state: u64) -> DeviceEntry {
         let mut tag = [0; TAG_BYTES];
         tag[..7].copy_from_slice(b"console");
         DeviceEntry {
@@ -72,6 +72,7 @@ impl Console {
             reserved: 0,
             window,
             features: self.transport.device_features(),
+            state,
             tag,
         }
     }
