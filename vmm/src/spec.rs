@@ -16,25 +16,44 @@
 //!   "vcpus": 1,
 //!   "args": ["--greeting", "hi"],
 //!   "time_limit_ms": 10000,
-//!   "start_paused": false
+//!   "start_paused": false,
+//!   "console": { "input": false, "rate_kib_s": 1024 },
+//!   "nets": [{ "tap": "tap3", "ipv4": "10.0.0.2/24", "gateway4": "10.0.0.1" }],
+//!   "disks": [{ "path": "/var/lib/slices/disk.img", "read_only": true }],
+//!   "vsock": { "dir": "/run/hello", "cid": 3 },
+//!   "balloon_mib": 0
 //! }
 //! ```
 //!
-//! `version`, `name`, `slice`, `owner`, `contact` and `image` are required.
+//! `version`, `name`, `slice`, `owner`, `contact` and `image` are required. [`NetSpec`],
+//! [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts.
 
+mod console;
+mod disk;
 mod fields;
+mod mistakes;
+mod names;
+mod net;
 #[cfg(test)]
 mod tests;
+mod vsock;
 
-use std::fmt;
+pub use console::ConsoleSpec;
+pub use disk::{DiskSpec, MAX_DISKS, MAX_SERIAL_BYTES};
+pub use mistakes::{Mistake, SpecError};
+pub use names::{SliceName, SliverName};
+pub use net::{DEFAULT_MTU, MAX_DNS, Mac, NetSpec, TapName};
+pub use vsock::VsockSpec;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use slice_abi::info::{MAX_ARGS_BYTES, NAME_BYTES};
+use slice_abi::info::MAX_ARGS_BYTES;
 use slice_abi::layout::{MAX_VCPUS, RAM_BASE, RAM_LIMIT};
 
 use fields::Fields;
+use names::one_line;
 
 /// The version of the document that this code reads.
 pub const SPEC_VERSION: u64 = 1;
@@ -63,51 +82,14 @@ pub struct SliverSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     time_limit_ms: Option<u64>,
     start_paused: bool,
-}
-
-/// Name of a sliver: 1 to 63 of `a-z A-Z 0-9 . _ -`, beginning with a letter or digit, so that it
-/// can be a file name anywhere.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct SliverName(String);
-
-/// Name of a slice, PlanetLab's form: `site_name`, matching `^[a-z0-9.]+_[a-zA-Z0-9_.]+$`, at most
-/// 63 bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct SliceName(String);
-
-/// One mistake in a spec.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// Path of the field, or `spec` for the document as a whole.
-    pub field: String,
-    /// What is wrong with it and what would be right.
-    pub problem: String,
-}
-
-/// All mistakes of a spec.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct SpecError {
-    mistakes: Vec<Mistake>,
-}
-
-impl SpecError {
-    /// The mistakes, at least one, in the order of the document's description.
-    pub fn mistakes(&self) -> &[Mistake] {
-        &self.mistakes
-    }
-}
-
-impl fmt::Display for SpecError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("invalid spec: ")?;
-        for (i, mistake) in self.mistakes.iter().enumerate() {
-            if i > 0 {
-                f.write_str("; ")?;
-            }
-            write!(f, "{}: {}", mistake.field, mistake.problem)?;
-        }
-        Ok(())
-    }
+    console: ConsoleSpec,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nets: Vec<NetSpec>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    disks: Vec<DiskSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vsock: Option<VsockSpec>,
+    balloon_mib: u64,
 }
 
 impl SliverSpec {
@@ -125,7 +107,7 @@ impl SliverSpec {
         let slice = fields.required_parsed("slice", SliceName::parse);
         let owner = fields.required_parsed("owner", |s| one_line(s, 128));
         let contact = fields.required_parsed("contact", |s| one_line(s, 256));
-        let image = fields.required_parsed("image", image_path);
+        let image = fields.required_parsed("image", path);
         let memory_mib = fields.ranged_u64("memory_mib", 1, MAX_MEMORY_MIB, DEFAULT_MEMORY_MIB);
         let vcpus = fields.ranged_u64("vcpus", 1, MAX_VCPUS as u64, 1) as usize;
         let args = fields.strings("args");
@@ -134,6 +116,13 @@ impl SliverSpec {
         }
         let time_limit_ms = fields.optional_ranged_u64("time_limit_ms", 1, MAX_TIME_LIMIT_MS);
         let start_paused = fields.bool("start_paused", false);
+        let console = fields.object("console", ConsoleSpec::read);
+        let sliver = name.as_ref().map_or("", SliverName::as_str);
+        let nets = net::read_all(&mut fields, sliver);
+        let disks = disk::read_all(&mut fields);
+        let vsock = fields.object("vsock", VsockSpec::read).flatten();
+        // All of the memory would leave nothing to run in.
+        let balloon_mib = fields.ranged_u64("balloon_mib", 0, memory_mib - 1, 0);
         let mistakes = fields.finish();
         match (name, slice, owner, contact, image) {
             (Some(name), Some(slice), Some(owner), Some(contact), Some(image))
@@ -151,6 +140,11 @@ impl SliverSpec {
                     args,
                     time_limit_ms,
                     start_paused,
+                    console: console.unwrap_or_default(),
+                    nets,
+                    disks,
+                    vsock,
+                    balloon_mib,
                 })
             }
             _ => Err(SpecError { mistakes }),
@@ -164,12 +158,12 @@ impl SliverSpec {
 
     /// Name of the sliver, unique on its node.
     pub fn name(&self) -> &str {
-        &self.name.0
+        self.name.as_str()
     }
 
     /// Name of the slice.
     pub fn slice(&self) -> &str {
-        &self.slice.0
+        self.slice.as_str()
     }
 
     /// Who answers for the slice.
@@ -211,75 +205,37 @@ impl SliverSpec {
     pub fn start_paused(&self) -> bool {
         self.start_paused
     }
+
+    /// Its console.
+    pub fn console(&self) -> &ConsoleSpec {
+        &self.console
+    }
+
+    /// Its network cards, at most [`MAX_NETS`](slice_abi::info::MAX_NETS).
+    pub fn nets(&self) -> &[NetSpec] {
+        &self.nets
+    }
+
+    /// Its disks, at most [`MAX_DISKS`].
+    pub fn disks(&self) -> &[DiskSpec] {
+        &self.disks
+    }
+
+    /// Its vsock, if it has one.
+    pub fn vsock(&self) -> Option<&VsockSpec> {
+        self.vsock.as_ref()
+    }
+
+    /// Memory that the balloon holds at the start, in MiB; less than there is.
+    pub fn balloon_mib(&self) -> u64 {
+        self.balloon_mib
+    }
 }
 
 /// A year: beyond it, arithmetic on deadlines would need care for no use.
 const MAX_TIME_LIMIT_MS: u64 = 365 * 86_400 * 1000;
 
-impl SliverName {
-    /// Checks a name.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let valid = text.len() < NAME_BYTES
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(format!(
-                "{text:?} is not a sliver name: 1 to {} of a-z A-Z 0-9 . _ -, beginning with a \
-                 letter or digit",
-                NAME_BYTES - 1
-            ))
-        }
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl SliceName {
-    /// Checks a name.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let valid = text.len() < NAME_BYTES
-            && text.split_once('_').is_some_and(|(site, rest)| {
-                !site.is_empty()
-                    && site
-                        .chars()
-                        .all(|c| matches!(c, 'a'..='z' | '0'..='9' | '.'))
-                    && !rest.is_empty()
-                    && rest
-                        .chars()
-                        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_'))
-            });
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(format!(
-                "{text:?} is not a slice name: SITE_NAME, SITE of a-z 0-9 . and NAME of \
-                 a-z A-Z 0-9 . _, at most {} bytes",
-                NAME_BYTES - 1
-            ))
-        }
-    }
-}
-
-fn one_line(text: &str, max: usize) -> Result<String, String> {
-    if text.trim().is_empty() {
-        Err("is empty".to_owned())
-    } else if text.len() > max {
-        Err(format!("has {} bytes, {max} are allowed", text.len()))
-    } else if text.chars().any(char::is_control) {
-        Err("contains a control character".to_owned())
-    } else {
-        Ok(text.to_owned())
-    }
-}
-
-fn image_path(text: &str) -> Result<PathBuf, String> {
+fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() {
         Err("is empty".to_owned())
     } else if text.contains('\0') {

@@ -15,6 +15,8 @@ const MAX_MISTAKES: usize = 32;
 const MAX_SHOWN: usize = 300;
 
 pub(super) struct Fields {
+    /// Where the object is in the document: empty, or such as `disks[1].`.
+    path: String,
     object: Map<String, Value>,
     known: BTreeSet<&'static str>,
     mistakes: Vec<Mistake>,
@@ -32,38 +34,101 @@ impl Fields {
             return Err(whole(format!("has more than {MAX_SPEC_BYTES} bytes")));
         }
         match serde_json::from_slice(text) {
-            Ok(Value::Object(object)) => Ok(Self {
-                object,
-                known: BTreeSet::new(),
-                mistakes: Vec::new(),
-            }),
+            Ok(Value::Object(object)) => Ok(Self::of(String::new(), object)),
             Ok(other) => Err(whole(format!("is {}, not an object", kind(&other)))),
             Err(error) => Err(whole(format!("is not JSON: {error}"))),
+        }
+    }
+
+    fn of(path: String, object: Map<String, Value>) -> Self {
+        Self {
+            path,
+            object,
+            known: BTreeSet::new(),
+            mistakes: Vec::new(),
         }
     }
 
     /// Notes a mistake. What a document holds is shown in one line and cut: it may be anything.
     pub(super) fn mistake(&mut self, field: &str, problem: String) {
         self.mistakes.push(Mistake {
-            field: shown(field, MAX_SHOWN),
+            field: shown(&format!("{}{field}", self.path), MAX_SHOWN),
             problem: shown(&problem, MAX_SHOWN),
         });
     }
 
     /// Ends reading: what is left over is a mistake, too.
     pub(super) fn finish(mut self) -> Vec<Mistake> {
-        let known = &self.known;
-        let mut others: Vec<String> = self.object.keys().cloned().collect();
-        others.retain(|key| !known.contains(key.as_str()));
-        for key in others {
-            self.mistake(&key, "is not a field of a spec".to_owned());
-        }
+        self.refuse_others();
         if self.mistakes.len() > MAX_MISTAKES {
             let more = self.mistakes.len() - MAX_MISTAKES;
             self.mistakes.truncate(MAX_MISTAKES);
             self.mistake("spec", format!("has {more} more mistakes"));
         }
         self.mistakes
+    }
+
+    fn refuse_others(&mut self) {
+        let known = &self.known;
+        let mut others: Vec<String> = self.object.keys().cloned().collect();
+        others.retain(|key| !known.contains(key.as_str()));
+        for key in others {
+            self.mistake(&key, "is not a field of a spec".to_owned());
+        }
+    }
+
+    /// Has `read` read the object that is this field's value, if there is one.
+    pub(super) fn object<T>(
+        &mut self,
+        field: &'static str,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        let value = self.get(field)?;
+        self.part(field, value, read)
+    }
+
+    /// Has `read` read each of the objects in the list that is this field's value. Objects that are
+    /// none, or wrong, are left out; of a list with more than `max`, the rest is not looked at.
+    pub(super) fn objects<T>(
+        &mut self,
+        field: &'static str,
+        max: usize,
+        mut read: impl FnMut(&mut Self, usize) -> Option<T>,
+    ) -> Vec<T> {
+        let list = match self.get(field) {
+            None => return Vec::new(),
+            Some(Value::Array(list)) => list,
+            Some(other) => {
+                self.wrong_type(field, "a list of objects", &other);
+                return Vec::new();
+            }
+        };
+        if list.len() > max {
+            self.mistake(field, format!("has {}, {max} are allowed", list.len()));
+        }
+        let mut parts = Vec::with_capacity(list.len().min(max));
+        for (i, item) in list.into_iter().take(max).enumerate() {
+            let part = self.part(&format!("{field}[{i}]"), item, |part| read(part, i));
+            parts.extend(part.flatten());
+        }
+        parts
+    }
+
+    fn part<T>(
+        &mut self,
+        field: &str,
+        value: Value,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        let Value::Object(object) = value else {
+            self.wrong_type(field, "an object", &value);
+            return None;
+        };
+        let mut part = Self::of(format!("{}{field}.", self.path), object);
+        let read = read(&mut part);
+        part.refuse_others();
+        self.mistakes.append(&mut part.mistakes);
+        Some(read)
     }
 
     fn get(&mut self, field: &'static str) -> Option<Value> {
@@ -105,8 +170,26 @@ impl Fields {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let value = self.required(field)?;
+        self.parsed(field, &value, parse)
+    }
+
+    pub(super) fn optional_parsed<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.get(field)?;
+        self.parsed(field, &value, parse)
+    }
+
+    fn parsed<T>(
+        &mut self,
+        field: &str,
+        value: &Value,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let Some(text) = value.as_str() else {
-            self.wrong_type(field, "a string", &value);
+            self.wrong_type(field, "a string", value);
             return None;
         };
         match parse(text) {

@@ -1,3 +1,5 @@
+mod devices;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
