@@ -44,6 +44,8 @@ impl Installed {
             cpu_us: Default::default(),
             memory_kib: Default::default(),
             ignored_accesses: 0,
+            devices: Vec::new(),
+            exits: Default::default(),
         };
         for (name, notice) in [
             ("started", Notice::Started { control }),

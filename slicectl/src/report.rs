@@ -146,6 +146,8 @@ mod tests {
             cpu_us: Default::default(),
             memory_kib: Default::default(),
             ignored_accesses: 0,
+            devices: Vec::new(),
+            exits: Default::default(),
         }
     }
 

@@ -229,6 +229,8 @@ mod tests {
             memory_kib: 65_536,
             vcpus: 2,
             cpu_us: Default::default(),
+            devices: Vec::new(),
+            exits: Default::default(),
         };
         let table = table(std::slice::from_ref(&status));
         let lines: Vec<&str> = table.lines().collect();

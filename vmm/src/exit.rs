@@ -8,6 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use slice_abi::fault::FaultRecord;
 
+use crate::control::proto::{DeviceStatus, ExitCounts};
+
 /// The kinds of end, and with them the exit codes of `slicectl run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -188,6 +190,12 @@ pub struct ExitRecord {
     /// Guest accesses that were ignored because no device or register is there.
     #[serde(default)]
     pub ignored_accesses: u64,
+    /// What its devices did.
+    #[serde(default)]
+    pub devices: Vec<DeviceStatus>,
+    /// Why its vCPUs left the guest, and how often.
+    #[serde(default)]
+    pub exits: ExitCounts,
 }
 
 /// Version of [`ExitRecord`].
@@ -274,6 +282,8 @@ impl ExitRecord {
             cpu_us: CpuTime::default(),
             memory_kib: MemoryUse::default(),
             ignored_accesses: 0,
+            devices: Vec::new(),
+            exits: ExitCounts::default(),
         }
     }
 

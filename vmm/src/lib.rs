@@ -2,6 +2,7 @@
 //!
 //! [`sliver::run`] is the whole story: spec -> image -> memory -> vCPU -> run loop -> exit record.
 
+mod attend;
 pub mod backtrace;
 pub mod boot;
 pub mod clock;

@@ -55,20 +55,26 @@ struct Inner {
     still_since: Option<u64>,
     /// A request to the parked vCPU of this index, and then its answer.
     errand: Option<(usize, Errand)>,
+    /// Whether the attendant's thread is at work in the guest's memory.
+    serving: bool,
 }
 
 impl Inner {
     fn place(&mut self, index: usize, place: Place) {
         self.places[index] = place;
-        if self.places.contains(&Place::Running) {
-            self.still_since = None;
-        } else {
+        self.look_whether_still();
+    }
+
+    fn look_whether_still(&mut self) {
+        if self.is_still() {
             self.still_since.get_or_insert_with(host_tsc);
+        } else {
+            self.still_since = None;
         }
     }
 
     fn is_still(&self) -> bool {
-        !self.places.contains(&Place::Running)
+        !self.serving && !self.places.contains(&Place::Running)
     }
 }
 
@@ -120,6 +126,7 @@ impl Lifecycle {
             stop: paused.then_some(StopReason::Paused),
             still_since: None,
             errand: None,
+            serving: false,
         };
         Self {
             inner: Mutex::new(inner),
@@ -137,6 +144,28 @@ impl Lifecycle {
         let attention = inner.paused.is_some() || inner.end.is_some();
         self.attention.store(attention, Ordering::SeqCst);
         self.changed.notify_all();
+    }
+
+    /// Whether the vCPUs should come to a checkpoint.
+    pub fn wants_attention(&self) -> bool {
+        self.attention.load(Ordering::SeqCst)
+    }
+
+    /// The attendant's thread wants to work in the guest's memory. `false`: it must not now, because
+    /// the sliver is paused or has ended.
+    pub fn begin_service(&self) -> bool {
+        let mut inner = self.lock();
+        inner.serving = inner.paused.is_none() && inner.end.is_none();
+        inner.look_whether_still();
+        inner.serving
+    }
+
+    /// It is done. `true`: the sliver has been wanted to stand still in the meantime.
+    pub fn end_service(&self) -> bool {
+        let mut inner = self.lock();
+        inner.serving = false;
+        inner.look_whether_still();
+        inner.paused.is_some() || inner.end.is_some()
     }
 
     /// What the sliver is doing.

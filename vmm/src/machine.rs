@@ -13,13 +13,17 @@ use slice_abi::control;
 use slice_abi::vcpu::VcpuBlock;
 use vm_memory::{Bytes, GuestAddress};
 
+use crate::attend::{self, Look};
 use crate::backtrace;
 use crate::boot::image::Image;
 use crate::boot::slice::layout::{Layout, low};
 use crate::boot::slice::load;
 use crate::clock::{HostTime, SliverClock};
 use crate::control::bell::Bell;
+use crate::control::proto::ExitCounts;
+use crate::devices::attendant::Attendant;
 use crate::devices::bus::Bus;
+use crate::devices::virtio::backend::Nanos;
 use crate::doze::Doze;
 use crate::exit::{Exit, Registers};
 use crate::kvm::cpuid::Processor;
@@ -30,18 +34,33 @@ use crate::kvm::vm::{KvmError, Vm};
 use crate::lifecycle::{Lifecycle, PausedFor};
 use crate::sched::account::GuestAccount;
 
+/// How late a sleep may end to be coalesced with other timers, in nanoseconds. The default of 50 us
+/// would make every sleep of the guest that much longer.
+pub(crate) const TIMER_SLACK_NS: u64 = 1_000;
+
 /// The guest's clocks are brought up to date this often while it runs.
 pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// What one vCPU has outside its thread.
 #[derive(Debug, Default)]
 pub(crate) struct VcpuSlot {
-    doze: Doze,
+    pub(crate) doze: Doze,
+    pub(crate) look: Look,
     dozes: AtomicBool,
+    pub(crate) exits: Exits,
     pub(crate) kick: OnceLock<Arc<Kick>>,
     pub(crate) account: GuestAccount,
     /// Registers when it left the guest for good.
     pub(crate) last_registers: OnceLock<Registers>,
+}
+
+/// Exits of one vCPU by reason, counted by its thread.
+#[derive(Debug, Default)]
+pub(crate) struct Exits {
+    pub(crate) device_writes: AtomicU64,
+    pub(crate) device_reads: AtomicU64,
+    pub(crate) idle: AtomicU64,
+    pub(crate) other: AtomicU64,
 }
 
 /// The machine.
@@ -60,6 +79,8 @@ pub struct Machine {
     pub(crate) slots: Vec<VcpuSlot>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     entered_tsc: AtomicU64,
+    /// Made when a device first waits for something.
+    pub(crate) attendant: OnceLock<Attendant>,
     /// Counter value at which the clocks are due to be brought up to date, and how often they are.
     follow_at: AtomicU64,
     follow_ticks: u64,
@@ -94,6 +115,7 @@ impl Machine {
         let clock = SliverClock::start(host_time(), tsc_khz);
         let follow_ticks = FOLLOW_EVERY.as_millis() as u64 * u64::from(tsc_khz);
         vm.system().clock().publish(|| *clock.reading());
+        bus.publish_states(&vm);
         Self {
             lifecycle: Lifecycle::new(layout.vcpus(), start_paused),
             slots: (0..layout.vcpus()).map(|_| VcpuSlot::default()).collect(),
@@ -106,6 +128,7 @@ impl Machine {
             bell,
             threads: Mutex::default(),
             entered_tsc: AtomicU64::new(0),
+            attendant: OnceLock::new(),
             follow_at: AtomicU64::new(host_tsc() + follow_ticks),
             follow_ticks,
         }
@@ -138,6 +161,7 @@ impl Machine {
     pub fn end(&self, exit: Exit) {
         self.lifecycle.end(exit);
         self.kick_all();
+        self.nudge();
         self.bell.ring();
     }
 
@@ -151,6 +175,14 @@ impl Machine {
     pub fn resume(&self) {
         self.restart_clock();
         self.lifecycle.resume();
+        self.nudge();
+    }
+
+    /// Has the devices looked at, whatever they have told while nobody could act on it.
+    fn nudge(&self) {
+        if let Some(attendant) = self.attendant.get() {
+            attendant.nudge();
+        }
     }
 
     /// Lets the parked vCPU `index` run for one instruction.
@@ -282,15 +314,16 @@ impl Machine {
         }
     }
 
-    /// Sleeps until woken or until the sliver's monotonic clock shows `deadline` (0: no limit).
-    fn idle(&self, index: usize, deadline: u64) {
-        let limit = (deadline != 0).then(|| {
+    /// Serves all queues, then sleeps until woken or until the sliver's monotonic clock shows
+    /// `deadline` (0: no limit).
+    fn idle(self: &Arc<Self>, index: usize, deadline: u64) {
+        let until = (deadline != 0).then(|| {
             let now = self.clock().monotonic_ns(host_tsc());
-            Duration::from_nanos(deadline.saturating_sub(now))
+            Nanos(attend::now().0.saturating_add(deadline.saturating_sub(now)))
         });
         let slot = &self.slots[index];
         slot.dozes.store(true, Ordering::SeqCst);
-        slot.doze.sleep(limit);
+        self.rest(index, until);
         slot.dozes.store(false, Ordering::SeqCst);
         if host_tsc() >= self.follow_at.load(Ordering::Relaxed) {
             self.follow_host_time();
@@ -307,7 +340,7 @@ impl Machine {
         if self.lifecycle.start_vcpu(target) {
             self.start_thread(target);
         } else {
-            self.slots[target].doze.wake();
+            self.wake_vcpu(target);
         }
     }
 
@@ -334,10 +367,20 @@ impl Machine {
         }
     }
 
-    /// Wakes every idle vCPU, because a used ring moved.
-    pub(crate) fn used_ring_moved(&self) {
-        for slot in &self.slots {
-            slot.doze.wake();
+    /// Why vCPUs left the guest, and how often.
+    pub fn exit_counts(&self) -> ExitCounts {
+        let sum = |field: fn(&Exits) -> &AtomicU64| {
+            let slots = self.slots.iter();
+            slots
+                .map(|slot| field(&slot.exits).load(Ordering::Relaxed))
+                .sum()
+        };
+        ExitCounts {
+            device_writes: sum(|exits| &exits.device_writes),
+            device_reads: sum(|exits| &exits.device_reads),
+            idle: sum(|exits| &exits.idle),
+            other: sum(|exits| &exits.other),
+            looking_us: self.slots.iter().map(|slot| slot.look.spent_us()).sum(),
         }
     }
 
@@ -350,7 +393,7 @@ impl Machine {
     }
 }
 
-/// Ends the sliver when a vCPU's thread ends for whatever reason, a panic among them.
+/// Ends the sliver when a thread of its ends for whatever reason, a panic among them.
 #[derive(Debug)]
 pub(crate) struct EndGuard(Arc<Machine>);
 
@@ -363,8 +406,7 @@ impl EndGuard {
 impl Drop for EndGuard {
     fn drop(&mut self) {
         // The first end counts: this one only if the thread did not get as far as another.
-        self.0
-            .end(Exit::error("a vCPU thread of the monitor panicked"));
+        self.0.end(Exit::error("a thread of the monitor panicked"));
     }
 }
 

@@ -3,23 +3,23 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kvm_ioctls::VcpuExit;
 use rustix::thread::set_current_timer_slack;
 use slice_abi::control::{EXIT, EXIT_STATUS_MASK, IDLE};
 use slice_abi::info::access;
 
+use crate::attend::now;
 use crate::boot::slice::layout::low;
 use crate::boot::slice::platform::exception_name;
 use crate::control::proto::StopReason;
-use crate::devices::bus::Done;
+use crate::devices::bus::{DeviceSet, Done};
 use crate::exit::{Exit, Fault, Registers};
 use crate::kvm::vcpu::Vcpu;
 use crate::lifecycle::{Presence, Verdict};
-use crate::machine::{Machine, control_register};
+use crate::machine::{Exits, Machine, TIMER_SLACK_NS, control_register};
 
-/// How late a vCPU's sleep may end to be coalesced with other timers, in nanoseconds.
-const TIMER_SLACK_NS: u64 = 1_000;
 /// Exception number of a debug exception.
 const DEBUG_EXCEPTION: u32 = 1;
 /// Exception number of a breakpoint instruction.
@@ -52,13 +52,12 @@ pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
     let index = vcpu.index();
     let slot = &machine.slots[index];
     slot.account.adopt();
-    // The default slack of 50 us would make every sleep of the guest that much longer.
     let _ = set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
     let kick = Arc::clone(vcpu.kick_handle());
     kick.adopt();
     let _ = slot.kick.set(Arc::clone(&kick));
     let mut presence = Presence::default();
-    let mut unfinished = None;
+    let mut unfinished = DeviceSet::default();
     loop {
         kick.clear();
         let parked = || machine.bell.ring();
@@ -73,16 +72,14 @@ pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
             machine.end(fault(machine, index));
             continue;
         }
-        let next = match unfinished.take() {
-            Some(device) => {
-                machine.bus().wait_for_room(device);
-                Next::Served(machine.bus().go_on(device, machine.vm().ram()))
-            }
-            None => enter(machine, &mut vcpu),
+        let next = if unfinished.is_empty() {
+            enter(machine, &mut vcpu)
+        } else {
+            Next::Served(machine.bus().serve(unfinished, machine.vm(), now()))
         };
         let ended_step = presence.stepping
             && match &next {
-                Next::Served(done) => done.unfinished.is_none(),
+                Next::Served(done) => done.unfinished.is_empty(),
                 Next::Control { .. } => true,
                 _ => false,
             };
@@ -110,13 +107,22 @@ fn enter(machine: &Arc<Machine>, vcpu: &mut Vcpu) -> Next {
     let result = vcpu.run();
     account.leave();
     match result {
-        Ok(exit) => serve(machine, exit),
+        Ok(exit) => serve(machine, &machine.slots[index].exits, exit),
         Err(error) => failed_run(&error),
     }
 }
 
 /// Does what needs KVM's view of the exit, and says what is left to do.
-fn serve(machine: &Machine, exit: VcpuExit<'_>) -> Next {
+fn serve(machine: &Machine, exits: &Exits, exit: VcpuExit<'_>) -> Next {
+    let counter = match &exit {
+        VcpuExit::MmioWrite(address, _) if control_register(*address) == Some(IDLE) => &exits.idle,
+        VcpuExit::MmioWrite(address, _) if control_register(*address).is_none() => {
+            &exits.device_writes
+        }
+        VcpuExit::MmioRead(..) => &exits.device_reads,
+        _ => &exits.other,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
     match exit {
         VcpuExit::MmioWrite(address, data) => match control_register(address) {
             Some(register) => match <[u8; 8]>::try_from(data).map(u64::from_le_bytes) {
@@ -128,7 +134,7 @@ fn serve(machine: &Machine, exit: VcpuExit<'_>) -> Next {
                 }
             },
             None if address == low::FAULT => Next::Exception,
-            None => Next::Served(machine.bus().write(address, data, machine.vm().ram())),
+            None => Next::Served(machine.bus().write(address, data, machine.vm(), now())),
         },
         VcpuExit::MmioRead(address, data) => {
             if control_register(address).is_some() {
@@ -164,22 +170,12 @@ fn failed_run(error: &io::Error) -> Next {
     }
 }
 
-/// Does what is left to do. Gives the device that has not finished.
-fn act(
-    machine: &Arc<Machine>,
-    vcpu: &mut Vcpu,
-    presence: &mut Presence,
-    next: Next,
-) -> Option<usize> {
+/// Does what is left to do. Gives the devices that have not finished.
+fn act(machine: &Arc<Machine>, vcpu: &mut Vcpu, presence: &mut Presence, next: Next) -> DeviceSet {
     let index = vcpu.index();
     match next {
         Next::Enter => {}
-        Next::Served(done) => {
-            if done.wake {
-                machine.used_ring_moved();
-            }
-            return done.unfinished;
-        }
+        Next::Served(done) => return machine.follow_up(done),
         // A step does not sleep: `IDLE` may return early.
         Next::Control { register: IDLE, .. } if presence.stepping => {}
         Next::Control { register, value } => machine.write_control(index, register, value),
@@ -215,7 +211,7 @@ fn act(
         }
         Next::Error(message) => machine.end(Exit::error(message)),
     }
-    None
+    DeviceSet::default()
 }
 
 /// An exception while a debugger is there or was a moment ago. Breakpoints and single steps are

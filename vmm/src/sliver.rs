@@ -139,6 +139,8 @@ fn make_record(
             monitor: (process_ns() / 1000).saturating_sub(guest_us),
         },
         ignored_accesses: machine.bus().ignored(),
+        devices: machine.bus().status(),
+        exits: machine.exit_counts(),
     }
 }
 

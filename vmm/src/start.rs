@@ -253,7 +253,7 @@ fn make_machine(
             allowed,
         });
     }
-    let bus = Bus::new(vec![Console::new(Output::new(console))]);
+    let bus = Bus::new(vec![Box::new(Console::new(Output::new(console)))]);
     let devices = DeviceTable {
         entries: bus.entries(),
         nets: Vec::new(),

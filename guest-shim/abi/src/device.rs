@@ -65,13 +65,13 @@ pub const CONFIG_BYTES: usize = 120;
 /// What of a device may change, in memory, read-only, brought up to date by the monitor.
 ///
 /// `IDLE` returns when one of them changes. Read `generation`, then what is wanted of `config`,
-/// then `generation` again: if it is another, read again (virtio 1.2, 2.5.2).
+/// then `generation` again: if it is odd or has changed, the monitor is writing, read again.
 #[repr(C)]
 #[derive(Debug)]
 pub struct DeviceState {
     /// Its status register. The bit [`STATUS_NEEDS_RESET`] says that it has failed.
     pub status: AtomicU32,
-    /// Its configuration generation.
+    /// Twice its configuration generation; odd while `config` is being written.
     pub generation: AtomicU32,
     /// The beginning of its configuration space, zeros where it has none, in words as laid out in
     /// memory (virtio's configuration spaces are little endian).

@@ -9,6 +9,8 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -196,6 +198,42 @@ pub struct Status {
     pub vcpus: usize,
     /// Processor time so far.
     pub cpu_us: CpuTime,
+    /// Its devices.
+    #[serde(default)]
+    pub devices: Vec<DeviceStatus>,
+    /// Why its vCPUs left the guest, and how often.
+    #[serde(default)]
+    pub exits: ExitCounts,
+}
+
+/// How a device does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// What it is for: `console`, `net0`, `disk0`.
+    pub tag: String,
+    /// Whether its driver is up and the device sound.
+    pub up: bool,
+    /// The last thing that was wrong with a queue, if anything ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// What it has done: how often its doorbell rang, batches served, faults, and what else it
+    /// counts.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// How often vCPUs left the guest, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitCounts {
+    /// Writes to a device's register, doorbells among them.
+    pub device_writes: u64,
+    /// Reads of a device's register.
+    pub device_reads: u64,
+    /// Writes to `IDLE`.
+    pub idle: u64,
+    /// Everything else: other control registers, kicks.
+    pub other: u64,
+    /// Microseconds that idle vCPUs looked for events before they slept.
+    pub looking_us: u64,
 }
 
 /// What the monitor says on the tie without being asked.

@@ -389,6 +389,8 @@ impl Server {
                 guest: guest / 1000,
                 monitor: process_ns().saturating_sub(guest) / 1000,
             },
+            devices: self.machine.bus().status(),
+            exits: self.machine.exit_counts(),
         }
     }
 }

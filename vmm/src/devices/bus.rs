@@ -1,20 +1,25 @@
-//! Finds the device that a guest's access to a register window means.
+//! Finds the device that a guest's access to a register window means, and sees to what follows.
 //!
-//! Windows are pages, one per device, from [`low::DEVICES`] on. Registers take aligned accesses of
-//! four bytes (virtio 1.2, 4.2.2.2); everything else is ignored, reads as zeros and is counted.
+//! Windows are pages, one per device, from [`low::DEVICES`](crate::boot::slice::layout::low) on.
+//! Registers take aligned accesses of four bytes (virtio 1.2, 4.2.2.2), configuration spaces any;
+//! everything else is ignored, reads as zeros and is counted.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use slice_abi::device::{DEVICE_WINDOW_SIZE, DeviceEntry};
+use slice_abi::info::MAX_DEVICES;
 
-use super::output::Room;
-use super::virtio::console::{Console, Outcome};
-use super::virtio::mmio::register;
+use super::virtio::backend::{Backend, Nanos, Order, Source};
+use super::virtio::device::{Outcome, VirtioDevice};
 use crate::boot::slice::layout::low;
 use crate::boot::slice::load::{device_state, device_window};
-use crate::kvm::memory::GuestRam;
+use crate::control::proto::DeviceStatus;
+use crate::kvm::vm::Vm;
 use crate::say::say;
+
+/// No moment.
+const NEVER: u64 = u64::MAX;
 
 /// The devices of one sliver.
 #[derive(Debug, Default)]
@@ -25,32 +30,85 @@ pub struct Bus {
 
 #[derive(Debug)]
 struct Slot {
-    device: Mutex<Console>,
-    room: Room,
+    device: Mutex<VirtioDevice>,
+    /// Whether it has anything to serve at all.
+    active: AtomicBool,
+    /// When it wants to be served at the latest, in nanoseconds.
+    again_at: AtomicU64,
     fault_told: AtomicBool,
+    /// Whether its sources are watched.
+    attended: AtomicBool,
 }
 
-/// What a guest's write came to.
+/// Some of a sliver's devices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceSet(u32);
+
+const _: () = assert!(MAX_DEVICES == u32::BITS as usize);
+
+impl DeviceSet {
+    /// All there can be.
+    pub const ALL: Self = Self(u32::MAX);
+
+    /// Adds device `index`.
+    pub fn insert(&mut self, index: usize) {
+        self.0 |= 1 << index;
+    }
+
+    /// Adds those of another set.
+    pub fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn contains(self, index: usize) -> bool {
+        self.0 & 1 << index != 0
+    }
+}
+
+/// What has to follow what was done for a guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Done {
     /// Idle vCPUs must look at their rings.
-    pub wake: bool,
-    /// The device with more to do, after a checkpoint and [`Bus::wait_for_room`].
-    pub unfinished: Option<usize>,
+    pub notify: bool,
+    /// Devices with more to serve at once, after a checkpoint.
+    pub unfinished: DeviceSet,
+    /// Something waits for a source or a moment: somebody has to attend to that.
+    pub attend: bool,
+}
+
+impl Done {
+    /// Adds what else was done.
+    fn add(&mut self, other: Self) {
+        self.notify |= other.notify;
+        self.unfinished.add(other.unfinished);
+        self.attend |= other.attend;
+    }
 }
 
 impl Bus {
     /// A bus with these devices, in the order of the device table.
-    pub fn new(devices: Vec<Console>) -> Self {
-        let slot = |device: Console| Slot {
-            room: device.room(),
-            device: Mutex::new(device),
+    pub fn new(backends: Vec<Box<dyn Backend>>) -> Self {
+        let slot = |backend| Slot {
+            device: Mutex::new(VirtioDevice::new(backend)),
+            active: AtomicBool::new(false),
+            again_at: AtomicU64::new(NEVER),
             fault_told: AtomicBool::new(false),
+            attended: AtomicBool::new(false),
         };
         Self {
-            devices: devices.into_iter().map(slot).collect(),
+            devices: backends.into_iter().map(slot).collect(),
             ignored: AtomicU64::new(0),
         }
+    }
+
+    /// Number of devices.
+    pub fn count(&self) -> usize {
+        self.devices.len()
     }
 
     /// The device table.
@@ -62,75 +120,144 @@ impl Bus {
         (0..self.devices.len()).map(entry).collect()
     }
 
+    /// Writes what the guest reads of each device in memory.
+    pub fn publish_states(&self, vm: &Vm) {
+        for index in 0..self.devices.len() {
+            self.lock(index)
+                .publish_state(vm.system().device_state(index));
+        }
+    }
+
     /// Answers a guest's read.
     pub fn read(&self, address: u64, data: &mut [u8]) {
         data.fill(0);
-        match (self.find(address), <&mut [u8; 4]>::try_from(data)) {
-            // No device has a configuration space: it reads as zeros, in any width.
-            (Some((_, offset)), _) if offset >= register::CONFIG => {}
-            (Some((index, offset)), Ok(word)) if offset.is_multiple_of(4) => {
-                *word = self.lock(index).read(offset).to_le_bytes();
-            }
-            _ => self.ignore(),
+        let answered = self
+            .find(address)
+            .is_some_and(|(index, offset)| self.lock(index).read(offset, data));
+        if !answered {
+            self.ignore();
         }
     }
 
     /// Does a guest's write.
-    pub fn write(&self, address: u64, data: &[u8], ram: &GuestRam) -> Done {
-        match (self.find(address), <[u8; 4]>::try_from(data)) {
-            (Some((index, offset)), Ok(word)) if offset.is_multiple_of(4) => {
-                let outcome = self
-                    .lock(index)
-                    .write(offset, u32::from_le_bytes(word), ram);
-                self.done(index, outcome)
-            }
-            _ => {
+    pub fn write(&self, address: u64, data: &[u8], vm: &Vm, now: Nanos) -> Done {
+        match self.find(address) {
+            Some((index, offset)) => self.with(index, vm, |device| {
+                device.write(offset, data, vm.ram(), now)
+            }),
+            None => {
                 self.ignore();
                 Done::default()
             }
         }
     }
 
-    /// Goes on with what device `index` had not finished.
-    pub fn go_on(&self, index: usize, ram: &GuestRam) -> Done {
-        let outcome = self.lock(index).go_on(ram);
-        self.done(index, outcome)
+    /// Serves one batch of each device of `set` that has anything to serve.
+    pub fn serve(&self, set: DeviceSet, vm: &Vm, now: Nanos) -> Done {
+        let mut done = Done::default();
+        for (index, slot) in self.devices.iter().enumerate() {
+            if set.contains(index) && slot.active.load(Ordering::Acquire) {
+                done.add(self.with(index, vm, |device| device.serve(vm.ram(), now)));
+            }
+        }
+        done
     }
 
-    /// Waits, outside of any lock, until device `index` may get further.
-    pub fn wait_for_room(&self, index: usize) {
-        self.devices[index].room.wait();
+    /// The devices whose moment has come.
+    pub fn due(&self, now: Nanos) -> DeviceSet {
+        let mut set = DeviceSet::default();
+        for (index, slot) in self.devices.iter().enumerate() {
+            if slot.again_at.load(Ordering::Relaxed) <= now.0 {
+                set.insert(index);
+            }
+        }
+        set
     }
 
-    fn done(&self, index: usize, outcome: Outcome) -> Done {
-        match outcome {
-            Outcome::Nothing => Done::default(),
-            Outcome::UsedRingMoved => Done {
-                wake: true,
-                unfinished: None,
-            },
-            Outcome::Unfinished { moved } => Done {
-                wake: moved,
-                unfinished: Some(index),
-            },
-            Outcome::Ignored => {
-                self.ignore();
-                Done::default()
+    /// The next moment at which a device wants to be served.
+    pub fn again_at(&self) -> Option<Nanos> {
+        let moments = self.devices.iter();
+        moments
+            .map(|slot| slot.again_at.load(Ordering::Relaxed))
+            .min()
+            .filter(|moment| *moment != NEVER)
+            .map(Nanos)
+    }
+
+    /// Notes that a source of device `index` became ready, without touching guest memory.
+    pub fn ready(&self, index: usize, source: usize) {
+        if index < self.devices.len() {
+            self.lock(index).ready(source);
+        }
+    }
+
+    /// Calls `watch` with each source, its device and its number, of devices whose sources were not
+    /// given out before.
+    pub fn watch_sources<E>(
+        &self,
+        mut watch: impl FnMut(usize, usize, Source<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for (index, slot) in self.devices.iter().enumerate() {
+            let device = self.lock(index);
+            if !device.is_active() || slot.attended.swap(true, Ordering::AcqRel) {
+                continue;
             }
-            Outcome::Failed(error) => {
-                self.ignore();
-                // Once per device: a driver that fails and resets for ever must not fill a log.
-                if !self.devices[index].fault_told.swap(true, Ordering::Relaxed) {
-                    say(&format!(
-                        "console: queue stopped until the guest resets it: {error}"
-                    ));
-                }
-                // A vCPU may wait for a completion that will not come: it has to look.
-                Done {
-                    wake: true,
-                    unfinished: None,
-                }
+            for (number, source) in device.sources().into_iter().enumerate() {
+                watch(index, number, source)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Does what an operator asks of whichever device it concerns. `None` if there is none.
+    pub fn order(&self, order: Order, vm: &Vm) -> Option<Done> {
+        (0..self.devices.len()).find_map(|index| {
+            let mut device = self.lock(index);
+            device.order(order).then(|| Done {
+                notify: device.publish_state(vm.system().device_state(index)),
+                ..Done::default()
+            })
+        })
+    }
+
+    /// How each device does.
+    pub fn status(&self) -> Vec<DeviceStatus> {
+        (0..self.devices.len())
+            .map(|index| self.lock(index).status())
+            .collect()
+    }
+
+    fn with(
+        &self,
+        index: usize,
+        vm: &Vm,
+        action: impl FnOnce(&mut VirtioDevice) -> Outcome,
+    ) -> Done {
+        let slot = &self.devices[index];
+        let mut device = self.lock(index);
+        let outcome = action(&mut device);
+        let again_at = outcome.again_at.map_or(NEVER, |moment| moment.0);
+        slot.again_at.store(again_at, Ordering::Relaxed);
+        slot.active.store(device.is_active(), Ordering::Release);
+        let changed = device.publish_state(vm.system().device_state(index));
+        if outcome.ignored {
+            self.ignore();
+        }
+        if let Some(fault) = outcome.fault {
+            self.ignore();
+            // Once per device: a driver that fails and resets for ever must not fill a log.
+            if !slot.fault_told.swap(true, Ordering::Relaxed) {
+                let tag = device.tag();
+                say(&format!(
+                    "{tag}: stopped until the guest resets it: {fault}"
+                ));
+            }
+        }
+        Done {
+            notify: outcome.notify || changed,
+            unfinished: DeviceSet(u32::from(outcome.more) << index),
+            attend: outcome.again_at.is_some()
+                || outcome.waiting && !slot.attended.load(Ordering::Acquire),
         }
     }
 
@@ -151,7 +278,7 @@ impl Bus {
     }
 
     /// A device is left sound by everything it does: a panic elsewhere does not spoil it.
-    fn lock(&self, index: usize) -> MutexGuard<'_, Console> {
+    fn lock(&self, index: usize) -> MutexGuard<'_, VirtioDevice> {
         let device = &self.devices[index].device;
         device.lock().unwrap_or_else(PoisonError::into_inner)
     }

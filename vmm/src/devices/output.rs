@@ -1,40 +1,29 @@
 //! Where a console's output goes: a descriptor that may be slow, full or gone.
 //!
-//! Writing never waits. What does not go through is written later by whoever had it, when
-//! [`Room::wait`] says so: the guest waits for its own output, as a program does whose terminal is
-//! slow, and nobody else does.
+//! Writing never waits. What does not go through is written when the descriptor has room again: the
+//! guest waits for its own output, as a program does whose terminal is slow, and nobody else does.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A write to a pipe with room for this much does not wait (POSIX, `PIPE_BUF`).
 pub const PIECE: usize = 4096;
 
-/// How long one wait for room lasts: a signal that comes just before it would else be missed.
-const LOOK_UP: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-};
-
 /// Output for one console.
 #[derive(Debug)]
 pub struct Output {
-    file: Arc<File>,
+    file: File,
     broken: bool,
 }
-
-/// Tells when an output may take more; for use outside the lock of its device.
-#[derive(Debug, Clone)]
-pub struct Room(Arc<File>);
 
 impl Output {
     /// Writes to `file`.
     pub fn new(file: File) -> Self {
         Self {
-            file: Arc::new(file),
+            file,
             broken: false,
         }
     }
@@ -46,10 +35,10 @@ impl Output {
         if self.broken {
             return piece.len();
         }
-        if !has_room(&self.file, &Timespec::default()) {
+        if !has_room(&self.file) {
             return 0;
         }
-        match (&*self.file).write(piece) {
+        match (&self.file).write(piece) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -60,23 +49,16 @@ impl Output {
         }
     }
 
-    /// A handle to wait for room with.
-    pub fn room(&self) -> Room {
-        Room(Arc::clone(&self.file))
-    }
-}
-
-impl Room {
-    /// Waits for room, for a signal, or a little while, whichever comes first.
-    pub fn wait(&self) {
-        has_room(&self.0, &LOOK_UP);
+    /// The descriptor, to watch for room.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
 /// Whether a write would go through, or fail, at once.
-fn has_room(file: &File, within: &Timespec) -> bool {
+fn has_room(file: &File) -> bool {
     let mut fds = [PollFd::new(file, PollFlags::OUT)];
-    matches!(poll(&mut fds, Some(within)), Ok(1..))
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
 }
 
 #[cfg(test)]
@@ -103,7 +85,6 @@ mod tests {
         }
         let mut received = vec![0; sent];
         reader.read_exact(&mut received).unwrap();
-        output.room().wait();
         assert!(output.write(b"more") > 0);
         assert!(received.iter().all(|byte| *byte == 7));
     }

@@ -7,6 +7,7 @@
 #![allow(unsafe_code, reason = "maps the vCPU's page and signals its thread")]
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering, fence};
@@ -102,6 +103,50 @@ impl Drop for Kick {
 /// The signal of a kick.
 fn kick_signal() -> libc::c_int {
     libc::SIGRTMIN()
+}
+
+/// While it lives, the kick's signal is held back from the thread that made it. A wait that lets it
+/// through again misses none: one that came before ends it at once.
+#[derive(Debug)]
+pub struct WaitMask {
+    before: libc::sigset_t,
+    /// Signals belong to a thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl WaitMask {
+    /// Bytes of the mask that the kernel looks at.
+    pub const BYTES: usize = 8;
+
+    /// Holds kicks back.
+    pub fn hold() -> Self {
+        // SAFETY: all-zero sets are valid and initialised before use; only this thread's mask
+        // changes.
+        let before = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, kick_signal());
+            libc::pthread_sigmask(libc::SIG_BLOCK, &set, &mut before);
+            before
+        };
+        Self {
+            before,
+            _not_send: PhantomData,
+        }
+    }
+
+    /// The mask as it was before, for the time of a wait.
+    pub fn as_ptr(&self) -> *const libc::sigset_t {
+        &raw const self.before
+    }
+}
+
+impl Drop for WaitMask {
+    fn drop(&mut self) {
+        // SAFETY: the set came from the kernel; only this thread's mask changes.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
+    }
 }
 
 /// Installs the handler of the kick's signal, which does nothing: that a signal came is enough.

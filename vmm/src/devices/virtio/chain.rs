@@ -3,6 +3,9 @@
 //! What comes out lies in the guest's memory, is readable before it is writable (virtio 1.2,
 //! 2.7.4.2), is not empty and not longer than the standard allows.
 
+#[cfg(test)]
+mod tests;
+
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
@@ -40,8 +43,10 @@ pub enum ChainError {
     IndexOutOfRange { index: u16, size: u16 },
     #[error("the chain from descriptor {head} is longer than the queue: it has a loop")]
     Loop { head: u16 },
-    #[error("descriptor {index} is indirect, which was not negotiated")]
+    #[error("descriptor {index} is indirect, which was not negotiated or is nested")]
     Indirect { index: u16 },
+    #[error("indirect descriptor {index} goes on or names a table of {len} bytes")]
+    IndirectTable { index: u16, len: u32 },
     #[error("descriptor {index} is empty")]
     Empty { index: u16 },
     #[error("descriptor {index} names {len} bytes at {address:#x}, which the device cannot reach")]
@@ -54,62 +59,57 @@ pub enum ChainError {
     Table(u64),
 }
 
-/// Walks the chain that begins at descriptor `head` of a table of `size` descriptors.
+/// Where a chain is to be found.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// Guest physical address of the queue's descriptor table.
+    pub address: GuestAddress,
+    /// Descriptors in it, which is also the most that a chain may have (virtio 1.2, 2.7.5.3.1).
+    pub size: u16,
+    /// Whether indirect descriptors were negotiated.
+    pub indirect: bool,
+}
+
+/// Walks the chain that begins at descriptor `head` of `table` and leaves it in `chain`, whose
+/// memory is used again.
 pub fn walk<M: GuestMemory>(
     memory: &M,
-    table: GuestAddress,
-    size: u16,
+    table: Table,
     head: u16,
-) -> Result<Chain, ChainError> {
-    let mut chain = Chain {
-        head,
-        ..Default::default()
-    };
+    chain: &mut Chain,
+) -> Result<(), ChainError> {
+    chain.head = head;
+    chain.readable.clear();
+    chain.writable.clear();
+    let mut place = (table.address, table.size);
+    let mut inside = false;
     let mut index = head;
     let mut total = 0;
-    for _ in 0..size {
+    let mut left = table.size;
+    loop {
+        let (address, size) = place;
         if index >= size {
             return Err(ChainError::IndexOutOfRange { index, size });
         }
-        let at = table.0.wrapping_add(u64::from(index) * DESCRIPTOR_SIZE);
-        let mut raw = [0; DESCRIPTOR_SIZE as usize];
-        memory
-            .read_slice(&mut raw, GuestAddress(at))
-            .map_err(|_| ChainError::Table(at))?;
-        let descriptor = u128::from_le_bytes(raw);
-        let (address, len) = (descriptor as u64, (descriptor >> 64) as u32);
-        let (flags, next) = (
-            (descriptor >> 96) as u32 & 0xffff,
-            (descriptor >> 112) as u16,
-        );
-
-        if flags & VRING_DESC_F_INDIRECT != 0 {
-            return Err(ChainError::Indirect { index });
+        let descriptor = Descriptor::read(memory, address, index)?;
+        if descriptor.flags & VRING_DESC_F_INDIRECT != 0 {
+            if inside || !table.indirect {
+                return Err(ChainError::Indirect { index });
+            }
+            place = descriptor.indirect_table(memory, index)?;
+            (inside, index) = (true, 0);
+            continue;
         }
-        if len == 0 {
-            return Err(ChainError::Empty { index });
+        if left == 0 {
+            return Err(ChainError::Loop { head });
         }
-        total += u64::from(len);
+        left -= 1;
+        total += u64::from(descriptor.len);
         if total > MAX_CHAIN_BYTES {
             return Err(ChainError::TooLong { head });
         }
-        let buffer = Buffer {
-            address: GuestAddress(address),
-            len,
-        };
-        let writes = flags & VRING_DESC_F_WRITE != 0;
-        let access = if writes {
-            Permissions::Write
-        } else {
-            Permissions::Read
-        };
-        if !memory.check_range(buffer.address, len as usize, access) {
-            return Err(ChainError::Unreachable {
-                index,
-                address,
-                len,
-            });
-        }
+        let writes = descriptor.flags & VRING_DESC_F_WRITE != 0;
+        let buffer = descriptor.buffer(memory, index, writes)?;
         if writes {
             chain.writable.push(buffer);
         } else if chain.writable.is_empty() {
@@ -117,149 +117,86 @@ pub fn walk<M: GuestMemory>(
         } else {
             return Err(ChainError::ReadableAfterWritable { index });
         }
-        if flags & VRING_DESC_F_NEXT == 0 {
-            return Ok(chain);
+        if descriptor.flags & VRING_DESC_F_NEXT == 0 {
+            return Ok(());
         }
-        index = next;
+        index = descriptor.next;
     }
-    Err(ChainError::Loop { head })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use vm_memory::GuestMemoryMmap;
+/// One descriptor as the guest wrote it (virtio 1.2, 2.7.5).
+struct Descriptor {
+    address: u64,
+    len: u32,
+    flags: u32,
+    next: u16,
+}
 
-    const TABLE: GuestAddress = GuestAddress(0x1000);
-    const SIZE: u16 = 8;
-
-    fn memory() -> GuestMemoryMmap {
-        GuestMemoryMmap::from_ranges(&[(GuestAddress(0x1000), 0x10000)]).unwrap()
+impl Descriptor {
+    /// Reads it once: the guest may change it at any moment.
+    fn read<M: GuestMemory>(
+        memory: &M,
+        table: GuestAddress,
+        index: u16,
+    ) -> Result<Self, ChainError> {
+        let at = table.0.wrapping_add(u64::from(index) * DESCRIPTOR_SIZE);
+        let mut raw = [0; DESCRIPTOR_SIZE as usize];
+        memory
+            .read_slice(&mut raw, GuestAddress(at))
+            .map_err(|_| ChainError::Table(at))?;
+        let raw = u128::from_le_bytes(raw);
+        Ok(Self {
+            address: raw as u64,
+            len: (raw >> 64) as u32,
+            flags: (raw >> 96) as u32 & 0xffff,
+            next: (raw >> 112) as u16,
+        })
     }
 
-    fn put(memory: &GuestMemoryMmap, index: u16, address: u64, len: u32, flags: u32, next: u16) {
-        let mut raw = Vec::new();
-        raw.extend(address.to_le_bytes());
-        raw.extend(len.to_le_bytes());
-        raw.extend((flags as u16).to_le_bytes());
-        raw.extend(next.to_le_bytes());
-        let at = GuestAddress(TABLE.0 + u64::from(index) * DESCRIPTOR_SIZE);
-        memory.write_slice(&raw, at).unwrap();
-    }
-
-    fn walk_from(memory: &GuestMemoryMmap, head: u16) -> Result<Chain, ChainError> {
-        walk(memory, TABLE, SIZE, head)
-    }
-
-    #[test]
-    fn a_good_chain_is_split_into_what_is_read_and_written() {
-        let m = memory();
-        put(&m, 2, 0x2000, 10, VRING_DESC_F_NEXT, 5);
-        put(&m, 5, 0x3000, 20, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 1);
-        put(&m, 1, 0x4000, 30, VRING_DESC_F_WRITE, 99);
-        let chain = walk_from(&m, 2).unwrap();
-        assert_eq!(chain.head, 2);
-        assert_eq!(
-            chain.readable,
-            [Buffer {
-                address: GuestAddress(0x2000),
-                len: 10
-            }]
-        );
-        assert_eq!(chain.writable.len(), 2);
-    }
-
-    #[test]
-    fn hostile_chains_are_refused() {
-        let m = memory();
-        let spoil = |address, len, flags, next| {
-            put(&m, 0, address, len, flags, next);
-            walk_from(&m, 0).unwrap_err()
+    fn buffer<M: GuestMemory>(
+        &self,
+        memory: &M,
+        index: u16,
+        writes: bool,
+    ) -> Result<Buffer, ChainError> {
+        if self.len == 0 {
+            return Err(ChainError::Empty { index });
+        }
+        let access = if writes {
+            Permissions::Write
+        } else {
+            Permissions::Read
         };
-        assert_eq!(
-            spoil(0x2000, 1, VRING_DESC_F_NEXT, 0),
-            ChainError::Loop { head: 0 }
-        );
-        assert_eq!(
-            spoil(0x2000, 1, VRING_DESC_F_NEXT, SIZE),
-            ChainError::IndexOutOfRange {
-                index: SIZE,
-                size: SIZE
-            }
-        );
-        assert_eq!(
-            spoil(0x2000, 16, VRING_DESC_F_INDIRECT, 0),
-            ChainError::Indirect { index: 0 }
-        );
-        assert_eq!(spoil(0x2000, 0, 0, 0), ChainError::Empty { index: 0 });
-        for (address, len) in [
-            (0, 1),
-            (0xfff, 2),
-            (0x10fff, 2),
-            (0x11000, 1),
-            (0x2000, u32::MAX),
-            (u64::MAX, 1),
-            (u64::MAX - 1, 8),
-        ] {
-            assert_eq!(
-                spoil(address, len, 0, 0),
-                ChainError::Unreachable {
-                    index: 0,
-                    address,
-                    len
-                }
-            );
+        let address = GuestAddress(self.address);
+        if !memory.check_range(address, self.len as usize, access) {
+            return Err(ChainError::Unreachable {
+                index,
+                address: self.address,
+                len: self.len,
+            });
         }
-        assert_eq!(
-            walk_from(&m, SIZE).unwrap_err(),
-            ChainError::IndexOutOfRange {
-                index: SIZE,
-                size: SIZE
-            }
-        );
-        put(&m, 0, 0x2000, 1, VRING_DESC_F_WRITE | VRING_DESC_F_NEXT, 1);
-        put(&m, 1, 0x2000, 1, 0, 0);
-        assert_eq!(
-            walk_from(&m, 0).unwrap_err(),
-            ChainError::ReadableAfterWritable { index: 1 }
-        );
+        Ok(Buffer {
+            address,
+            len: self.len,
+        })
     }
 
-    #[test]
-    fn a_table_that_is_not_there_is_refused() {
-        let m = memory();
-        assert!(matches!(
-            walk(&m, GuestAddress(0), SIZE, 0),
-            Err(ChainError::Table(0))
-        ));
-        let end = GuestAddress(u64::MAX - 3);
-        assert!(matches!(walk(&m, end, SIZE, 0), Err(ChainError::Table(_))));
-    }
-
-    #[test]
-    fn a_chain_as_long_as_the_queue_is_allowed() {
-        let m = memory();
-        for i in 0..SIZE {
-            let flags = if i + 1 < SIZE { VRING_DESC_F_NEXT } else { 0 };
-            put(&m, i, 0x2000, 1, flags, i + 1);
-        }
-        assert_eq!(walk_from(&m, 0).unwrap().readable.len(), usize::from(SIZE));
-    }
-
-    proptest! {
-        #[test]
-        fn any_table_gives_a_sound_chain_or_a_reason(
-            table in prop::collection::vec(any::<u8>(), usize::from(SIZE) * 16), head in 0u16..12,
-        ) {
-            let m = memory();
-            m.write_slice(&table, TABLE).unwrap();
-            if let Ok(chain) = walk_from(&m, head) {
-                for buffer in chain.readable.iter().chain(&chain.writable) {
-                    prop_assert!(buffer.len > 0);
-                    prop_assert!(vm_memory::GuestMemoryBackend::check_range(&m, buffer.address, buffer.len as usize));
-                }
-            }
-        }
+    /// The table that an indirect descriptor names: where, and how many descriptors (virtio 1.2,
+    /// 2.7.5.3).
+    fn indirect_table<M: GuestMemory>(
+        &self,
+        memory: &M,
+        index: u16,
+    ) -> Result<(GuestAddress, u16), ChainError> {
+        let whole = self.len != 0 && u64::from(self.len).is_multiple_of(DESCRIPTOR_SIZE);
+        let size = u16::try_from(u64::from(self.len) / DESCRIPTOR_SIZE);
+        let (true, Ok(size), 0) = (whole, size, self.flags & VRING_DESC_F_NEXT) else {
+            return Err(ChainError::IndirectTable {
+                index,
+                len: self.len,
+            });
+        };
+        let table = self.buffer(memory, index, false)?;
+        Ok((table.address, size))
     }
 }

@@ -1,169 +1,117 @@
 //! The console device (virtio 1.2, 5.3): what the guest prints goes to an [`Output`].
 //!
-//! One port, no multiport, no configuration space in use. Transmit buffers are served when the
-//! guest rings the doorbell, on the vCPU that rang: output costs its own slice, nobody else. A turn
-//! is bounded and never waits; what is left is told as [`Outcome::Unfinished`], and the vCPU goes on
-//! with it after it has looked whether it should.
+//! One port, no multiport. A batch never waits: what does not go through stays where it is until
+//! the output has room again.
 
-use slice_abi::device::{DeviceEntry, TAG_BYTES, device_id};
+use slice_abi::device::device_id;
 use vm_memory::{Bytes, GuestAddress};
 
+use super::backend::{
+    Backend, Counter, Fault, Identity, Interest, Nanos, Port, Progress, Queues, Source,
+};
 use super::chain::Chain;
-use super::mmio::{Effect, Transport};
-use super::queue::{QueueError, RunningQueue};
-use crate::devices::output::{Output, PIECE, Room};
+use super::queue::QueueError;
+use crate::devices::output::{Output, PIECE};
 use crate::kvm::memory::GuestRam;
 
 /// Index of the transmit queue; queue 0 receives.
 const TRANSMIT: usize = 1;
 /// Descriptors of each queue.
 const QUEUE_SIZE: u16 = 64;
-/// Pieces of output, whole chains or parts of one, in a turn.
-const TURN: usize = 64;
+/// Pieces of output, whole chains or parts of one, in a batch.
+const PIECES: usize = 64;
 
-/// A console: its registers, its running transmit queue, and where output goes.
+/// A console.
 #[derive(Debug)]
 pub struct Console {
-    transport: Transport,
-    transmit: Option<RunningQueue>,
-    /// The chain being printed and the bytes of it that have been.
-    printing: Option<(Chain, u64)>,
+    /// The chain being printed, if `printing`, and the bytes of it that have been.
+    chain: Chain,
+    done: u64,
+    printing: bool,
     output: Output,
-}
-
-/// What the outside must know of a register access.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing.
-    Nothing,
-    /// A used ring moved: idle vCPUs must look.
-    UsedRingMoved,
-    /// There is more to do, with [`Console::go_on`].
-    Unfinished {
-        /// A used ring moved already.
-        moved: bool,
-    },
-    /// The access was not a valid one.
-    Ignored,
-    /// The device has failed and says so to its driver.
-    Failed(QueueError),
+    printed_bytes: u64,
 }
 
 impl Console {
     /// A console that prints to `output`.
     pub fn new(output: Output) -> Self {
-        let transport = Transport::new(device_id::CONSOLE, 0, &[QUEUE_SIZE, QUEUE_SIZE]);
         Self {
-            transport,
-            transmit: None,
-            printing: None,
+            chain: Chain::default(),
+            done: 0,
+            printing: false,
             output,
+            printed_bytes: 0,
         }
     }
 
-    /// Its entry in the device table.
-    pub fn entry(&self, window: u64, state: u64) -> DeviceEntry {
-        let mut tag = [0; TAG_BYTES];
-        tag[..7].copy_from_slice(b"console");
-        DeviceEntry {
-            id: self.transport.device_id(),
-            queue_count: self.transport.queues().len() as u32,
-            queue_size_max: u32::from(QUEUE_SIZE),
-            reserved: 0,
-            window,
-            features: self.transport.device_features(),
-            state,
-            tag,
+    /// Prints one piece of the present chain, or gives it back if it is done. `false` if there is
+    /// no room for output.
+    fn print(&mut self, port: &mut Port<'_>) -> Result<bool, Fault> {
+        let mut piece = [0; PIECE];
+        let len = read_piece(&self.chain, self.done, port.ram(), &mut piece)
+            .map_err(|error| port.fault(error))?;
+        if len == 0 {
+            self.printing = false;
+            port.push(self.chain.head, 0)?;
+            return Ok(true);
+        }
+        let written = self.output.write(&piece[..len]) as u64;
+        self.done += written;
+        self.printed_bytes += written;
+        Ok(written > 0)
+    }
+}
+
+impl Backend for Console {
+    fn identity(&self) -> Identity {
+        Identity {
+            id: device_id::CONSOLE,
+            tag: "console".to_owned(),
+            features: 0,
+            queue_sizes: vec![QUEUE_SIZE, QUEUE_SIZE],
         }
     }
 
-    /// When its output may take more.
-    pub fn room(&self) -> Room {
-        self.output.room()
-    }
+    fn start(&mut self, _features: u64) {}
 
-    /// Reads a register.
-    pub fn read(&self, offset: u64) -> u32 {
-        self.transport.read(offset)
-    }
-
-    /// Writes a register and does what follows from it.
-    pub fn write(&mut self, offset: u64, value: u32, ram: &GuestRam) -> Outcome {
-        match self.transport.write(offset, value) {
-            Effect::None => Outcome::Nothing,
-            Effect::Ignored => Outcome::Ignored,
-            Effect::Reset => {
-                self.stop();
-                Outcome::Nothing
-            }
-            Effect::Activate => self.checked(|console| console.activate(ram)),
-            Effect::Notify(TRANSMIT) => self.go_on(ram),
-            Effect::Notify(_) => Outcome::Nothing,
-        }
-    }
-
-    /// Prints what waits to be printed, for one turn.
-    pub fn go_on(&mut self, ram: &GuestRam) -> Outcome {
-        self.checked(|console| console.transmit(ram))
-    }
-
-    fn checked(
-        &mut self,
-        action: impl FnOnce(&mut Self) -> Result<Outcome, QueueError>,
-    ) -> Outcome {
-        action(self).unwrap_or_else(|error| {
-            self.stop();
-            self.transport.needs_reset();
-            Outcome::Failed(error)
-        })
-    }
-
-    fn stop(&mut self) {
-        self.transmit = None;
-        self.printing = None;
-    }
-
-    fn activate(&mut self, ram: &GuestRam) -> Result<Outcome, QueueError> {
-        // The receive queue is checked, too: a driver should learn of its mistake at once.
-        let queues = self.transport.queues().iter().enumerate();
-        for (index, config) in queues.filter(|(_, queue)| queue.ready) {
-            let queue = config.start(ram)?;
-            if index == TRANSMIT {
-                self.transmit = Some(queue);
-            }
-        }
-        Ok(Outcome::Nothing)
-    }
-
-    fn transmit(&mut self, ram: &GuestRam) -> Result<Outcome, QueueError> {
-        let Some(queue) = &mut self.transmit else {
-            return Ok(Outcome::Ignored);
+    fn serve(&mut self, queues: &mut Queues<'_>, _now: Nanos) -> Result<Progress, Fault> {
+        let Some(mut port) = queues.get(TRANSMIT) else {
+            return Ok(Progress::Done);
         };
-        let mut moved = false;
-        for _ in 0..TURN {
-            let (chain, done) = match self.printing.take() {
-                Some(printing) => printing,
-                None => match queue.pop(ram)? {
-                    Some(chain) if chain.writable.is_empty() => (chain, 0),
-                    Some(_) => return Err(QueueError::Direction),
-                    None if moved => return Ok(Outcome::UsedRingMoved),
-                    None => return Ok(Outcome::Nothing),
-                },
-            };
-            let mut piece = [0; PIECE];
-            let len = read_piece(&chain, done, ram, &mut piece)?;
-            if len == 0 {
-                queue.push(ram, &chain, 0)?;
-                moved = true;
-                continue;
+        for _ in 0..PIECES {
+            if !self.printing {
+                if !port.pop(&mut self.chain)? {
+                    if port.listen()? {
+                        continue;
+                    }
+                    return Ok(Progress::Done);
+                }
+                if !self.chain.writable.is_empty() {
+                    return Err(port.fault(QueueError::Direction));
+                }
+                (self.printing, self.done) = (true, 0);
             }
-            let written = self.output.write(&piece[..len]);
-            self.printing = Some((chain, done + written as u64));
-            if written == 0 {
-                break;
+            if !self.print(&mut port)? {
+                return Ok(Progress::Waiting);
             }
         }
-        Ok(Outcome::Unfinished { moved })
+        Ok(Progress::More)
+    }
+
+    fn stop(&mut self) -> bool {
+        self.printing = false;
+        true
+    }
+
+    fn sources(&self) -> Vec<Source<'_>> {
+        vec![Source {
+            fd: self.output.fd(),
+            interest: Interest::Write,
+        }]
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        vec![("printed_bytes", self.printed_bytes)]
     }
 }
 

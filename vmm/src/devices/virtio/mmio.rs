@@ -78,6 +78,8 @@ pub struct Transport {
     driver_features_sel: u32,
     queue_sel: u32,
     status: u32,
+    /// The driver has asked for a reset that is not done yet.
+    resetting: bool,
 }
 
 impl Transport {
@@ -95,7 +97,13 @@ impl Transport {
             driver_features_sel: 0,
             queue_sel: 0,
             status: 0,
+            resetting: false,
         }
+    }
+
+    /// Feature bits that the driver has accepted.
+    pub fn driver_features(&self) -> u64 {
+        self.driver_features
     }
 
     /// Feature bits that are offered.
@@ -115,13 +123,21 @@ impl Transport {
 
     /// Whether the driver is up and the device sound.
     pub fn is_running(&self) -> bool {
-        self.status & status::DRIVER_OK != 0
+        !self.resetting
+            && self.status & status::DRIVER_OK != 0
             && self.status & (status::NEEDS_RESET | status::FAILED) == 0
     }
 
     /// Latches a fault: nothing but a reset helps any more (virtio 1.2, 2.1.2).
     pub fn needs_reset(&mut self) {
         self.status |= status::NEEDS_RESET;
+    }
+
+    /// The reset is done: everything is as at first. Until then the status register does not read
+    /// as 0, and the driver waits for that (virtio 1.2, 4.2.2.1).
+    pub fn finish_reset(&mut self) {
+        let sizes: Vec<u16> = self.queues.iter().map(QueueConfig::max_size).collect();
+        *self = Self::new(self.device_id, self.device_features, &sizes);
     }
 
     /// Reads the register at `offset`; unknown ones are 0.
@@ -142,6 +158,9 @@ impl Transport {
 
     /// Writes `value` to the register at `offset`.
     pub fn write(&mut self, offset: u64, value: u32) -> Effect {
+        if self.resetting {
+            return Effect::Ignored;
+        }
         match offset {
             register::DEVICE_FEATURES_SEL => self.device_features_sel = value,
             register::DRIVER_FEATURES_SEL => self.driver_features_sel = value,
@@ -173,8 +192,7 @@ impl Transport {
 
     fn write_status(&mut self, value: u32) -> Effect {
         if value == 0 {
-            let sizes: Vec<u16> = self.queues.iter().map(QueueConfig::max_size).collect();
-            *self = Self::new(self.device_id, self.device_features, &sizes);
+            self.resetting = true;
             return Effect::Reset;
         }
         let known = status::ACKNOWLEDGE
@@ -307,6 +325,9 @@ mod tests {
         t2.needs_reset();
         assert_eq!(t2.write(register::QUEUE_NOTIFY, 1), Effect::Ignored);
         assert_eq!(t2.write(register::STATUS, 0), Effect::Reset);
+        assert_ne!(t2.read(register::STATUS), 0);
+        assert_eq!(t2.write(register::STATUS, 1), Effect::Ignored);
+        t2.finish_reset();
         assert_eq!(t2.read(register::STATUS), 0);
         t.needs_reset();
         assert_eq!(t.read(register::STATUS), 64);
@@ -341,11 +362,16 @@ mod tests {
             let mut t = transport();
             for (offset, value) in accesses {
                 t.read(offset);
-                if let Effect::Notify(queue) = t.write(offset & !3, value) {
-                    prop_assert!(t.is_running() && queue < t.queues().len());
+                match t.write(offset & !3, value) {
+                    Effect::Notify(queue) => {
+                        prop_assert!(t.is_running() && queue < t.queues().len());
+                    }
+                    Effect::Reset => t.finish_reset(),
+                    _ => {}
                 }
             }
             prop_assert_eq!(t.write(register::STATUS, 0), Effect::Reset);
+            t.finish_reset();
             prop_assert_eq!(t.read(register::STATUS), 0);
         }
     }

@@ -4,11 +4,28 @@
 //! all of it and gives a [`RunningQueue`], whose rings are known to lie in memory. The first thing
 //! wrong with a running queue ends its life: the transport latches the fault until a reset.
 
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestAddress;
+#[cfg(test)]
+mod tests;
 
-use super::chain::{self, Chain, ChainError, DESCRIPTOR_SIZE};
+use std::sync::atomic::{Ordering, fence};
+
+use virtio_bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, VRING_AVAIL_F_NO_INTERRUPT,
+};
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::chain::{self, Chain, ChainError, DESCRIPTOR_SIZE, Table};
 use crate::kvm::memory::GuestRam;
+
+/// Bytes before the entries of the available ring (virtio 1.2, 2.7.6).
+const AVAILABLE_HEADER: u64 = 4;
+/// Offset of the index in the used ring (virtio 1.2, 2.7.8).
+const USED_INDEX: u64 = 2;
+/// Bytes before the elements of the used ring.
+const USED_HEADER: u64 = 4;
+/// Bytes of an element of the used ring.
+const USED_ELEMENT: u64 = 8;
 
 /// What the driver has written about a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +89,7 @@ impl QueueConfig {
     }
 
     /// Checks everything and starts the queue.
-    pub fn start(&self, ram: &GuestRam) -> Result<RunningQueue, QueueError> {
+    pub fn start(&self, ram: &GuestRam, features: u64) -> Result<RunningQueue, QueueError> {
         use vm_memory::{GuestMemory, Permissions};
         let size_error = QueueError::Size {
             size: self.size,
@@ -99,7 +116,13 @@ impl QueueConfig {
                 2,
                 Permissions::Read,
             ),
-            ("used ring", self.used, 6 + 8 * n, 4, Permissions::Write),
+            (
+                "used ring",
+                self.used,
+                6 + USED_ELEMENT * n,
+                4,
+                Permissions::Write,
+            ),
         ];
         for (ring, address, len, align, access) in parts {
             if !address.is_multiple_of(align) {
@@ -130,116 +153,138 @@ impl QueueConfig {
         queue.set_avail_ring_address(low, high);
         let (low, high) = half(self.used);
         queue.set_used_ring_address(low, high);
+        let event_idx = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
+        queue.set_event_idx(event_idx);
         queue.set_ready(true);
-        Ok(RunningQueue { queue })
+        Ok(RunningQueue {
+            queue,
+            indirect: features & 1 << VIRTIO_RING_F_INDIRECT_DESC != 0,
+            event_idx,
+            staged: 0,
+            published: 0,
+            decided: 0,
+        })
     }
 }
 
 /// A queue whose rings lie in memory.
+///
+/// Used chains are first staged, then published together: a frame that fills several chains must
+/// appear as one (virtio 1.2, 5.1.6.4). The crate underneath would show each at once, and does not
+/// know `VIRTQ_AVAIL_F_NO_INTERRUPT`, so the used side is our own.
 #[derive(Debug)]
 pub struct RunningQueue {
     queue: Queue,
+    indirect: bool,
+    event_idx: bool,
+    /// The used index with what is staged.
+    staged: u16,
+    /// The used index that the driver sees.
+    published: u16,
+    /// The used index when it was last decided whether to notify.
+    decided: u16,
 }
 
 impl RunningQueue {
-    /// Takes the next available chain, if there is one.
-    pub fn pop(&mut self, ram: &GuestRam) -> Result<Option<Chain>, QueueError> {
+    /// Takes the next available chain into `chain`; whether there was one.
+    pub fn pop(&mut self, ram: &GuestRam, chain: &mut Chain) -> Result<bool, QueueError> {
         let head = {
-            let mut available = self.queue.iter(ram).map_err(|error| match error {
-                virtio_queue::Error::InvalidAvailRingIndex => QueueError::AvailableIndex,
-                _ => QueueError::Rings,
-            })?;
+            let mut available = self.available(ram)?;
             match available.next() {
                 Some(chain) => chain.head_index(),
-                None => return Ok(None),
+                None => return Ok(false),
             }
         };
-        let table = GuestAddress(self.queue.desc_table());
-        Ok(Some(chain::walk(ram, table, self.queue.size(), head)?))
+        let table = Table {
+            address: GuestAddress(self.queue.desc_table()),
+            size: self.queue.size(),
+            indirect: self.indirect,
+        };
+        chain::walk(ram, table, head, chain)?;
+        Ok(true)
     }
 
-    /// Gives a chain back, with `written` bytes of its writable part filled.
-    pub fn push(&mut self, ram: &GuestRam, chain: &Chain, written: u32) -> Result<(), QueueError> {
+    /// Makes the last `count` chains that were taken, and neither staged nor given up, available
+    /// again.
+    pub fn unpop(&mut self, count: u16) {
+        let next = self.queue.next_avail().wrapping_sub(count);
+        self.queue.set_next_avail(next);
+    }
+
+    /// Whether a chain is available.
+    pub fn has_available(&mut self, ram: &GuestRam) -> Result<bool, QueueError> {
+        let found = self.available(ram)?.next().is_some();
+        if found {
+            self.queue.go_to_previous_position();
+        }
+        Ok(found)
+    }
+
+    fn available<'a>(
+        &'a mut self,
+        ram: &'a GuestRam,
+    ) -> Result<virtio_queue::AvailIter<'a, &'a GuestRam>, QueueError> {
+        self.queue.iter(ram).map_err(|error| match error {
+            virtio_queue::Error::InvalidAvailRingIndex => QueueError::AvailableIndex,
+            _ => QueueError::Rings,
+        })
+    }
+
+    /// Stages the chain from `head` as used, with `written` bytes of its writable part filled.
+    pub fn stage(&mut self, ram: &GuestRam, head: u16, written: u32) -> Result<(), QueueError> {
+        let slot = u64::from(self.staged % self.queue.size());
+        let element = u64::from(written) << 32 | u64::from(head);
+        let at = GuestAddress(self.queue.used_ring() + USED_HEADER + slot * USED_ELEMENT);
+        ram.write_slice(&element.to_le_bytes(), at)
+            .map_err(|_| QueueError::Rings)?;
+        self.staged = self.staged.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Shows the driver what is staged.
+    pub fn publish(&mut self, ram: &GuestRam) -> Result<(), QueueError> {
+        if self.published == self.staged {
+            return Ok(());
+        }
+        let at = GuestAddress(self.queue.used_ring() + USED_INDEX);
+        // Release: the elements and what was written into the chains before the index.
+        ram.store(self.staged.to_le(), at, Ordering::Release)
+            .map_err(|_| QueueError::Rings)?;
+        self.published = self.staged;
+        Ok(())
+    }
+
+    /// Whether what was published since this was last asked is to be notified (virtio 1.2,
+    /// 2.7.7.2).
+    pub fn wants_notification(&mut self, ram: &GuestRam) -> Result<bool, QueueError> {
+        let old = std::mem::replace(&mut self.decided, self.published);
+        if old == self.published {
+            return Ok(false);
+        }
+        // The index before the question, or both sides could wait for each other.
+        fence(Ordering::SeqCst);
+        let read = |offset| {
+            let at = GuestAddress(self.queue.avail_ring() + offset);
+            let word: Result<u16, _> = ram.load(at, Ordering::Relaxed);
+            word.map(u16::from_le).map_err(|_| QueueError::Rings)
+        };
+        if !self.event_idx {
+            return Ok(u32::from(read(0)?) & VRING_AVAIL_F_NO_INTERRUPT == 0);
+        }
+        let event = read(AVAILABLE_HEADER + 2 * u64::from(self.queue.size()))?;
+        let crossed = self.published.wrapping_sub(event).wrapping_sub(1);
+        Ok(crossed < self.published.wrapping_sub(old))
+    }
+
+    /// Asks for a doorbell with the next available chain. `true`: there is one already.
+    pub fn listen(&mut self, ram: &GuestRam) -> Result<bool, QueueError> {
         self.queue
-            .add_used(ram, chain.head, written)
+            .enable_notification(ram)
             .map_err(|_| QueueError::Rings)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use slice_abi::info::Range;
-    use slice_abi::layout::RAM_BASE;
-
-    fn ram() -> GuestRam {
-        let range = Range {
-            start: RAM_BASE,
-            len: 1 << 20,
-        };
-        GuestRam::new(range, Range::default(), RAM_BASE + 0x1000).unwrap()
-    }
-
-    fn config() -> QueueConfig {
-        QueueConfig {
-            descriptors: RAM_BASE + 0x2000,
-            available: RAM_BASE + 0x3000,
-            used: RAM_BASE + 0x4000,
-            ..QueueConfig::new(8)
-        }
-    }
-
-    #[test]
-    fn a_good_configuration_starts_and_is_empty() {
-        let ram = ram();
-        let mut queue = config().start(&ram).unwrap();
-        assert_eq!(queue.pop(&ram).unwrap(), None);
-    }
-
-    #[test]
-    fn bad_configurations_are_refused() {
-        let ram = ram();
-        let refuses = |config: QueueConfig| config.start(&ram).unwrap_err();
-        for size in [0, 3, 16, 0x1_0008, u32::MAX] {
-            assert_eq!(
-                refuses(QueueConfig { size, ..config() }),
-                QueueError::Size { size, max: 8 }
-            );
-        }
-        let misaligned = QueueConfig {
-            descriptors: RAM_BASE + 0x2008,
-            ..config()
-        };
-        assert!(matches!(refuses(misaligned), QueueError::Misaligned { .. }));
-        for address in [0, RAM_BASE - 16, RAM_BASE + (1 << 20) - 16, u64::MAX - 15] {
-            let outside = QueueConfig {
-                descriptors: address,
-                ..config()
-            };
-            assert!(matches!(refuses(outside), QueueError::Unreachable { .. }));
-        }
-        // The used ring is written by the device: it may not lie in text.
-        let in_text = QueueConfig {
-            used: RAM_BASE,
-            ..config()
-        };
-        assert!(matches!(refuses(in_text), QueueError::Unreachable { .. }));
-        let overlapping = QueueConfig {
-            used: RAM_BASE + 0x2040,
-            ..config()
-        };
-        assert_eq!(refuses(overlapping), QueueError::Overlap);
-    }
-
-    #[test]
-    fn an_available_index_that_jumps_is_refused() {
-        let ram = ram();
-        let mut queue = config().start(&ram).unwrap();
-        ram.write_any(&9u16.to_le_bytes(), RAM_BASE + 0x3002)
-            .unwrap();
-        assert_eq!(queue.pop(&ram), Err(QueueError::AvailableIndex));
-        ram.write_any(&0xffffu16.to_le_bytes(), RAM_BASE + 0x3002)
-            .unwrap();
-        assert_eq!(queue.pop(&ram), Err(QueueError::AvailableIndex));
+    /// Number of descriptors.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
     }
 }

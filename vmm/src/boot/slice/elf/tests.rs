@@ -46,7 +46,7 @@ fn good() -> Vec<u8> {
         note.extend(word.to_le_bytes());
     }
     note.extend(b"SLICE\0\0\0");
-    note.extend(1u32.to_le_bytes());
+    note.extend(ABI_VERSION.to_le_bytes());
     note.extend(0u32.to_le_bytes());
     note.extend((64u64 << 10).to_le_bytes());
     put(&mut file, 0x200, &note);
@@ -258,7 +258,7 @@ fn notes_that_are_missing_or_lie_are_refused() {
 fn all_problems_are_reported_at_once() {
     let found = spoiled(|f| {
         f[16] = 3;
-        f[0x214] = 2;
+        f[0x214] += 1;
         header(f, 1, PT_LOAD, 7, [0x1000, TEXT, 16, 16]);
     });
     assert_eq!(found.len(), 4, "{found:?}");

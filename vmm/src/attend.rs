@@ -1,0 +1,245 @@
+//! How a machine's devices are attended to: by its idle vCPUs, and by one thread while none idles.
+//!
+//! See [`Attendant`] for who is woken when. A vCPU that has lately been woken soon after it fell
+//! asleep looks for a moment before it sleeps again, for at most [`LONGEST_LOOK`]: waking a thread
+//! costs more than that. All of it is processor time of this process, and so the sliver's.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::thread::set_current_timer_slack;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::devices::attendant::{Attendant, Event};
+use crate::devices::bus::{DeviceSet, Done};
+use crate::devices::virtio::backend::Nanos;
+use crate::exit::Exit;
+use crate::kvm::kick::WaitMask;
+use crate::machine::{EndGuard, Machine, TIMER_SLACK_NS};
+
+/// The longest look for events before a vCPU sleeps.
+const LONGEST_LOOK: Duration = Duration::from_micros(50);
+/// The first one, after a sleep that was so short that looking would have been better.
+const FIRST_LOOK: Duration = Duration::from_micros(10);
+
+/// For how long a vCPU looks before it sleeps; grows while that helps, ends when it does not.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    window_ns: AtomicU64,
+    /// Nanoseconds spent looking, so far.
+    spent_ns: AtomicU64,
+}
+
+impl Look {
+    fn window(&self) -> u64 {
+        self.window_ns.load(Ordering::Relaxed)
+    }
+
+    /// A sleep, after a look in vain, took this long.
+    fn slept(&self, for_ns: u64) {
+        let (first, longest) = (FIRST_LOOK.as_nanos() as u64, LONGEST_LOOK.as_nanos() as u64);
+        let window = match self.window() {
+            _ if for_ns > longest => 0,
+            0 => first,
+            window => (window * 2).min(longest),
+        };
+        self.window_ns.store(window, Ordering::Relaxed);
+    }
+
+    /// Microseconds spent looking, so far.
+    pub(crate) fn spent_us(&self) -> u64 {
+        self.spent_ns.load(Ordering::Relaxed) / 1000
+    }
+}
+
+/// Now.
+pub(crate) fn now() -> Nanos {
+    let time = clock_gettime(ClockId::Monotonic);
+    Nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+impl Machine {
+    /// Sees to what follows from something that was done for the guest. Gives the devices that have
+    /// more to serve.
+    pub(crate) fn follow_up(self: &Arc<Self>, done: Done) -> DeviceSet {
+        if done.notify {
+            self.wake_all();
+        }
+        if done.attend {
+            self.attend();
+        }
+        done.unfinished
+    }
+
+    /// vCPU `index` rests: serves every queue, then sleeps until woken or until the host's monotonic
+    /// clock shows `until`. It may come back early.
+    pub(crate) fn rest(self: &Arc<Self>, index: usize, until: Option<Nanos>) {
+        let doze = &self.slots[index].doze;
+        let mut work = DeviceSet::ALL;
+        loop {
+            while !work.is_empty() {
+                work = self.follow_up(self.bus().serve(work, self.vm(), now()));
+                if self.lifecycle.wants_attention() {
+                    return;
+                }
+            }
+            if doze.take() {
+                return;
+            }
+            let left = until.map(|until| until.0.saturating_sub(now().0));
+            if left == Some(0) || self.lifecycle.wants_attention() {
+                return;
+            }
+            let limit = left.map(Duration::from_nanos);
+            match self.attendant.get() {
+                None => return doze.sleep(limit),
+                Some(attendant) => match self.wait_at(attendant, index, limit) {
+                    Ok(more) => work = more,
+                    Err(error) => return self.end(cannot_wait(&error)),
+                },
+            }
+        }
+    }
+
+    /// Looks for events and then sleeps until there are some. Gives the devices to serve.
+    fn wait_at(
+        &self,
+        attendant: &Attendant,
+        index: usize,
+        limit: Option<Duration>,
+    ) -> std::io::Result<DeviceSet> {
+        let slot = &self.slots[index];
+        let began = now();
+        let window = slot.look.window();
+        let mut set = DeviceSet::default();
+        let mut looked = 0;
+        while looked < window {
+            attendant.wait(Some(Duration::ZERO), None, |event| {
+                self.note(event, &mut set)
+            })?;
+            looked = now().0.saturating_sub(began.0);
+            if !set.is_empty() || slot.doze.is_woken() || self.lifecycle.wants_attention() {
+                slot.look.spent_ns.fetch_add(looked, Ordering::Relaxed);
+                return Ok(set);
+            }
+        }
+        slot.look.spent_ns.fetch_add(looked, Ordering::Relaxed);
+        let mask = WaitMask::hold();
+        if !slot.doze.go_out() {
+            return Ok(set);
+        }
+        let result = if self.lifecycle.wants_attention() {
+            Ok(0)
+        } else {
+            attendant.wait(limit, Some(&mask), |event| self.note(event, &mut set))
+        };
+        slot.doze.come_back();
+        drop(mask);
+        let slept = now().0.saturating_sub(began.0).saturating_sub(looked);
+        slot.look.slept(slept);
+        result.map(|_| set)
+    }
+
+    /// Notes an event in its device and the device in `set`.
+    fn note(&self, event: Event, set: &mut DeviceSet) {
+        match event {
+            Event::Source { device, source } => {
+                self.bus().ready(device, source);
+                set.insert(device);
+            }
+            Event::Timer => set.add(self.bus().due(now())),
+            Event::Nudge => *set = DeviceSet::ALL,
+        }
+    }
+
+    /// Has somebody attend to the devices from now on, if nobody does yet, and to the sources and
+    /// moments that have come up since.
+    fn attend(self: &Arc<Self>) {
+        if let Err(error) = self.try_attend() {
+            self.end(cannot_wait(&error));
+        }
+    }
+
+    fn try_attend(self: &Arc<Self>) -> std::io::Result<()> {
+        if self.attendant.get().is_none() {
+            let machine = Arc::clone(self);
+            let attendant = Attendant::new()?;
+            if self.attendant.set(attendant).is_ok() {
+                std::thread::Builder::new()
+                    .name("devices".to_owned())
+                    .spawn(move || machine.attend_always())?;
+            }
+        }
+        let Some(attendant) = self.attendant.get() else {
+            return Ok(());
+        };
+        self.bus()
+            .watch_sources(|device, number, source| attendant.watch(device, number, source))?;
+        match self.bus().again_at() {
+            Some(moment) => attendant.set_timer(moment),
+            None => Ok(()),
+        }
+    }
+
+    /// The life of the devices' thread.
+    fn attend_always(self: Arc<Self>) {
+        let _guard = EndGuard::new(&self);
+        let _ = set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
+        let Some(attendant) = self.attendant.get() else {
+            return;
+        };
+        while self.lifecycle.end_reason().is_none() {
+            let mut work = DeviceSet::default();
+            if let Err(error) = attendant.wait(None, None, |event| self.note(event, &mut work)) {
+                return self.end(cannot_wait(&error));
+            }
+            // While the sliver is paused nothing is served: it is nudged when it goes on.
+            while !work.is_empty() && self.lifecycle.begin_service() {
+                work = self.follow_up(self.bus().serve(work, self.vm(), now()));
+                if self.lifecycle.end_service() {
+                    self.bell.ring();
+                }
+            }
+        }
+    }
+
+    /// Wakes every idle vCPU: a device has something for its driver.
+    pub(crate) fn wake_all(&self) {
+        for index in 0..self.slots.len() {
+            self.wake_vcpu(index);
+        }
+    }
+
+    /// Wakes vCPU `index`, wherever it rests.
+    pub(crate) fn wake_vcpu(&self, index: usize) {
+        let slot = &self.slots[index];
+        if slot.doze.wake()
+            && let Some(kick) = slot.kick.get()
+        {
+            kick.kick();
+        }
+    }
+}
+
+fn cannot_wait(error: &std::io::Error) -> Exit {
+    Exit::error(format!("cannot attend to the devices: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_grows_while_sleeps_are_short_and_ends_with_a_long_one() {
+        let look = Look::default();
+        assert_eq!(look.window(), 0);
+        for expected in [10_000, 20_000, 40_000, 50_000, 50_000] {
+            look.slept(30_000);
+            assert_eq!(look.window(), expected);
+        }
+        look.slept(50_001);
+        assert_eq!(look.window(), 0);
+    }
+}
