@@ -7,3 +7,4 @@ pub(crate) mod clock;
 pub(crate) mod console;
 pub(crate) mod control;
 pub(crate) mod identity;
+pub(crate) mod task;

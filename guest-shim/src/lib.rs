@@ -39,6 +39,7 @@
 //! | [`sliver_name`], [`slice_name`] | from the info page | `SLIVER_NAME`, else the program's name; `SLICE_NAME`, else `local_desktop` |
 //! | [`time`] | clock record | the host's clocks |
 //! | [`vcpu`] | vCPUs of the sliver | threads, as many as `SLICE_VCPUS` says or the host has processors |
+//! | [`task`] | an executor that rests in `IDLE` | `async-executor` |
 //! | [`quota`] | quota page | nothing is known |
 //! | heap | `talc` on the heap range of the info page | the standard library's |
 //! | panic | message, backtrace, status 101 | the standard library's, status 101 |
@@ -63,6 +64,7 @@ pub mod console;
 pub mod prelude;
 pub mod quota;
 pub mod sync;
+pub mod task;
 pub mod time;
 pub mod vcpu;
 

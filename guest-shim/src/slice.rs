@@ -11,5 +11,6 @@ pub(crate) mod clock;
 pub(crate) mod console;
 pub(crate) mod control;
 pub(crate) mod identity;
+pub(crate) mod task;
 
 pub use identity::info;

@@ -59,6 +59,11 @@ pub(crate) fn exit(status: u8) -> ! {
     std::process::exit(status.into())
 }
 
+/// Ends the sliver after a panic whose message is out.
+pub(super) fn panicked() -> ! {
+    std::process::exit(PANICKED)
+}
+
 /// Index of the vCPU that the calling thread plays.
 pub(super) fn current() -> usize {
     CURRENT.get()
@@ -70,7 +75,7 @@ fn start(index: usize) -> Thread {
         LISTED.set(true);
         // A panic of one vCPU ends the sliver; the message is out already.
         if catch_unwind(AssertUnwindSafe(|| vcpu::work())).is_err() {
-            std::process::exit(PANICKED);
+            panicked();
         }
     };
     let handle = thread::Builder::new()
