@@ -1,5 +1,6 @@
 //! Devices of a sliver, the bus that finds them by address, and who attends to them.
 
+pub mod assemble;
 pub mod attendant;
 pub mod bus;
 pub mod output;

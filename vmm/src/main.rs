@@ -1,5 +1,6 @@
 //! `slicevmm`: the monitor of one sliver. People run `slicectl`, which runs this.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use vmm::control::proto::tell_ended;
+use vmm::devices::assemble::Outside;
 use vmm::exit::{ExitKind, ExitRecord};
 use vmm::inherited;
 use vmm::resident;
@@ -27,10 +29,12 @@ Usage: slicevmm --spec FILE --run-dir DIR [OPTIONS]
   --run-dir DIR      directory of all slivers; this one gets DIR/NAME with its control socket
   --tie FD           inherited socket of who runs it in the foreground: its end ends the sliver
   --core-fd FD       inherited file for a core, should the sliver fault
+  --net-fd N=FD      inherited tap of network card N of the spec, if the spec does not name one
   --spawned-at NS    CLOCK_MONOTONIC when the parent began, for the timing in the exit record
   --help, --version
 
-The guest's console is this process's standard output. The exit code is the guest's status,
+The guest's console is this process's standard output, and its standard input if the spec says
+so. The exit code is the guest's status,
 139 after a fault, 143 if stopped, 124 if its time was up, 125 for errors of the monitor and
 2 for a wrong command line.
 ";
@@ -43,6 +47,7 @@ struct Options {
     run_dir: PathBuf,
     tie: Option<OwnedFd>,
     core: Option<OwnedFd>,
+    taps: BTreeMap<usize, OwnedFd>,
     spawned_at: Option<u64>,
 }
 
@@ -76,7 +81,10 @@ fn main() -> ExitCode {
                     run_dir: options.run_dir,
                     tie,
                     core: options.core.map(File::from),
-                    console: console.into(),
+                    outside: Outside {
+                        console: console.into(),
+                        taps: options.taps,
+                    },
                 };
                 sliver::run(&spec, resources, watch)
             }
@@ -108,12 +116,19 @@ fn read_spec(path: &Path) -> Result<SliverSpec, String> {
 fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error> {
     let mut parser = lexopt::Parser::from_args(args);
     let (mut spec, mut run_dir, mut tie, mut core, mut spawned_at) = (None, None, None, None, None);
+    let mut taps = BTreeMap::new();
     while let Some(arg) = parser.next()? {
         match arg {
             Long("spec") => spec = Some(PathBuf::from(parser.value()?)),
             Long("run-dir") => run_dir = Some(PathBuf::from(parser.value()?)),
             Long("tie") => tie = Some(take_descriptor("--tie", &parser.value()?)?),
             Long("core-fd") => core = Some(take_descriptor("--core-fd", &parser.value()?)?),
+            Long("net-fd") => {
+                let (card, tap) = take_tap(&parser.value()?)?;
+                if taps.insert(card, tap).is_some() {
+                    return Err(format!("--net-fd: card {card} is given twice").into());
+                }
+            }
             Long("spawned-at") => spawned_at = Some(parser.value()?.parse()?),
             Long("help") | Short('h') => return Ok(Command::Print(HELP.to_owned())),
             Long("version") => {
@@ -130,8 +145,18 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
         run_dir: run_dir.ok_or("--run-dir is missing")?,
         tie,
         core,
+        taps,
         spawned_at,
     }))
+}
+
+fn take_tap(value: &OsString) -> Result<(usize, OwnedFd), lexopt::Error> {
+    let parts = value.to_str().and_then(|text| text.split_once('='));
+    let parts = parts.and_then(|(card, fd)| Some((card.parse().ok()?, OsString::from(fd))));
+    let Some((card, fd)) = parts else {
+        return Err(format!("--net-fd: {value:?} is not CARD=DESCRIPTOR").into());
+    };
+    Ok((card, take_descriptor("--net-fd", &fd)?))
 }
 
 fn take_descriptor(option: &str, value: &OsString) -> Result<OwnedFd, lexopt::Error> {

@@ -13,6 +13,7 @@ use crate::control::endpoint::Endpoint;
 use crate::control::proto::tell_ended;
 use crate::control::server::Server;
 use crate::core;
+use crate::devices::assemble::Outside;
 use crate::exit::{
     CpuTime, EXIT_RECORD_VERSION, Exit, ExitKind, ExitRecord, MemoryUse, Registers, Timing,
 };
@@ -34,8 +35,8 @@ pub struct Resources {
     pub tie: Option<UnixStream>,
     /// Where to leave a core if the sliver faults.
     pub core: Option<File>,
-    /// Where the guest's console goes.
-    pub console: File,
+    /// What its devices are connected to.
+    pub outside: Outside,
 }
 
 /// Runs a sliver to its end.
@@ -44,7 +45,7 @@ pub fn run(spec: &SliverSpec, resources: Resources, watch: Stopwatch) -> ExitRec
         run_dir,
         tie,
         core,
-        console,
+        outside,
     } = resources;
     let tied = tie.is_some();
     let signals = match Signals::take_over(tied) {
@@ -57,7 +58,7 @@ pub fn run(spec: &SliverSpec, resources: Resources, watch: Stopwatch) -> ExitRec
         }
     };
     let endings = Endings::new(signals, tie, spec.time_limit(), watch.started());
-    let (record, endings) = match start(spec, &run_dir, &endings, console, watch) {
+    let (record, endings) = match start(spec, &run_dir, &endings, outside, watch) {
         Ok(started) => {
             let (machine, vcpu0) = (started.machine, started.vcpu0);
             let server = Server::new(

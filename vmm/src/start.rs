@@ -4,7 +4,6 @@
 //! while another creates the VM and becomes vCPU 0: each takes its time in the kernel. Until both
 //! are done, whatever can end a sliver can end its start.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -21,9 +20,8 @@ use crate::boot::slice::load::{self, DeviceTable, LoadError};
 use crate::control::bell::Bell;
 use crate::control::endings::{Endings, timespec};
 use crate::control::endpoint::{Endpoint, EndpointError};
+use crate::devices::assemble::{AssembleError, Assembly, Outside, assemble};
 use crate::devices::bus::Bus;
-use crate::devices::output::Output;
-use crate::devices::virtio::console::Console;
 use crate::exit::Exit;
 use crate::kvm::cpuid::Processor;
 use crate::kvm::kick::install_kick_handler;
@@ -53,6 +51,8 @@ pub enum StartError {
     Kvm(#[from] KvmError),
     #[error(transparent)]
     Memory(#[from] MapError),
+    #[error(transparent)]
+    Device(#[from] AssembleError),
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     #[error("cannot {what}: {source}")]
@@ -88,10 +88,10 @@ pub(crate) fn start(
     spec: &SliverSpec,
     run_dir: &Path,
     endings: &Endings,
-    console: File,
+    outside: Outside,
     watch: Stopwatch,
 ) -> Result<Started, Exit> {
-    let (vcpu0, birth) = begin(spec, console, watch).map_err(failed)?;
+    let (vcpu0, birth) = begin(spec, outside, watch).map_err(failed)?;
     let endpoint = Endpoint::open(run_dir, spec.name());
     if endpoint.is_ok() {
         let _ = birth.go.send(());
@@ -159,7 +159,7 @@ impl Birth {
 /// Checks what can be checked, and sets a thread to making the machine.
 fn begin(
     spec: &SliverSpec,
-    console: File,
+    outside: Outside,
     watch: Stopwatch,
 ) -> Result<(JoinHandle<Milestones>, Birth), StartError> {
     let image = Image::open(spec.image())?;
@@ -171,6 +171,7 @@ fn begin(
             }
         })?;
     check_host_memory(spec)?;
+    let devices = assemble(spec, outside)?;
     install_kick_handler().map_err(StartError::system("install a signal handler"))?;
     let bell = Arc::new(Bell::new().map_err(StartError::system("create an eventfd"))?);
     let cancel = Arc::new(AtomicBool::new(false));
@@ -180,7 +181,7 @@ fn begin(
         spec: spec.clone(),
         image,
         layout,
-        console,
+        devices,
         bell: Arc::clone(&bell),
         cancel: Arc::clone(&cancel),
     };
@@ -202,7 +203,7 @@ struct Plan {
     spec: SliverSpec,
     image: Image,
     layout: Layout,
-    console: File,
+    devices: Assembly,
     bell: Arc<Bell>,
     cancel: Arc<AtomicBool>,
 }
@@ -241,7 +242,7 @@ fn make_machine(
         spec,
         image,
         layout,
-        console,
+        devices,
         bell,
         cancel,
     } = plan;
@@ -253,10 +254,10 @@ fn make_machine(
             allowed,
         });
     }
-    let bus = Bus::new(vec![Box::new(Console::new(Output::new(console)))]);
+    let bus = Bus::new(devices.backends);
     let devices = DeviceTable {
         entries: bus.entries(),
-        nets: Vec::new(),
+        nets: devices.nets,
     };
     let ram = GuestRam::new(
         layout.ram(),

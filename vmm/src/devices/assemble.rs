@@ -1,0 +1,55 @@
+//! From a spec to the backends of a sliver's devices, connected to the outside.
+//!
+//! Everything that can be refused is refused here, before a VM exists: a disk that is in use, a tap
+//! that is not ours.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use slice_abi::info::NetConfig;
+
+use super::output::Output;
+use super::virtio::backend::Backend;
+use super::virtio::console::Console;
+use crate::spec::SliverSpec;
+
+/// What the devices of a sliver are connected to, beside what its spec names.
+#[derive(Debug)]
+pub struct Outside {
+    /// Where the guest's console goes.
+    pub console: File,
+    /// Taps that were handed in, by the index of their network card in the spec.
+    pub taps: BTreeMap<usize, OwnedFd>,
+}
+
+/// The devices, in the order of the device table.
+#[derive(Debug)]
+pub struct Assembly {
+    /// Their backends.
+    pub backends: Vec<Box<dyn Backend>>,
+    /// Addresses of the network cards.
+    pub nets: Vec<NetConfig>,
+}
+
+/// A device cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its variant means")]
+pub enum AssembleError {
+    #[error("a tap was handed in for network card {card}, of which the spec has {count}")]
+    NoSuchCard { card: usize, count: usize },
+}
+
+/// Makes the devices of a spec.
+pub fn assemble(spec: &SliverSpec, outside: Outside) -> Result<Assembly, AssembleError> {
+    let count = spec.nets().len();
+    if let Some(&card) = outside.taps.keys().find(|&&card| card >= count) {
+        return Err(AssembleError::NoSuchCard { card, count });
+    }
+    let backends: Vec<Box<dyn Backend>> =
+        vec![Box::new(Console::new(Output::new(outside.console)))];
+    Ok(Assembly {
+        backends,
+        nets: Vec::new(),
+    })
+}
