@@ -3,5 +3,6 @@
 pub mod assemble;
 pub mod attendant;
 pub mod bus;
+pub mod guest_io;
 pub mod output;
 pub mod virtio;
