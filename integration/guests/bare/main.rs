@@ -43,13 +43,14 @@ global_asm!(
     ".long 6, 16, 1",
     ".asciz \"SLICE\"",
     ".balign 4",
-    ".long 1, 0",
+    ".long {abi}, 0",
     ".quad 0",
     ".popsection",
     ".globl _start",
     "_start:",
     "call {main}",
     "ud2",
+    abi = const slice_abi::ABI_VERSION,
     main = sym main,
 );
 
