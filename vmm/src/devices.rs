@@ -2,6 +2,7 @@
 
 pub mod assemble;
 pub mod attendant;
+pub mod bucket;
 pub mod bus;
 pub mod guest_io;
 pub mod output;

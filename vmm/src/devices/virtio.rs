@@ -6,3 +6,7 @@ pub mod console;
 pub mod device;
 pub mod mmio;
 pub mod queue;
+pub mod rng;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod transfer;
