@@ -10,6 +10,7 @@ mod turn;
 pub(crate) mod clock;
 pub(crate) mod console;
 pub(crate) mod control;
+pub(crate) mod device;
 pub(crate) mod identity;
 pub(crate) mod task;
 

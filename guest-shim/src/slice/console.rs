@@ -3,18 +3,18 @@
 //! It comes up with the first line. Without such a device in the table, output is dropped.
 #![allow(unsafe_code, reason = "a device reads memory and has registers")]
 
-use core::arch::asm;
 use core::fmt;
 
 use slice_abi::device::device_id;
 
 use super::control;
-use super::identity::info;
+use super::device::{self, Registers};
 use super::turn::Turn;
 use crate::line::{LineBuffer, Port};
 use crate::sync::Mutex;
-use crate::virtio::mmio::{Device, F_VERSION_1, Setup, Window};
-use crate::virtio::virtq::{Buffer, Queue, Ring};
+use crate::virtio::mmio::{Device, F_VERSION_1, Setup};
+use crate::virtio::ring::Ring;
+use crate::virtio::virtq::{Buffer, Queue, Tell};
 
 /// The queue of port 0 for what goes out.
 const TRANSMIT: u32 = 1;
@@ -128,17 +128,17 @@ impl Console {
 /// The driver: one buffer per chain, and nothing comes back but the chain.
 struct Transmitter {
     device: Device<Registers>,
-    queue: Queue<QUEUE_SIZE>,
+    queue: Queue,
 }
 
 impl Transmitter {
     fn open() -> Option<Self> {
-        let page = info();
-        let table = &page.devices[..page.device_count as usize];
-        let entry = table.iter().find(|entry| entry.id == device_id::CONSOLE)?;
-        let mut setup = Setup::negotiate(Registers(entry.window), F_VERSION_1);
-        let queue = Queue::new(&RING);
-        setup.queue(TRANSMIT, &RING);
+        let found = device::find(device_id::CONSOLE).next()?;
+        let mut setup = Setup::negotiate(found.registers(), F_VERSION_1);
+        let mut queue = Queue::new(RING.parts(), F_VERSION_1);
+        // Lines that are taken end no rest, unless it is for them.
+        queue.ask(Tell::Never);
+        setup.queue(TRANSMIT, queue.ring());
         Some(Self {
             device: setup.start(),
             queue,
@@ -156,10 +156,11 @@ impl Port for Transmitter {
         // SAFETY: the caller keeps the bytes as they are until the port is drained.
         while unsafe { self.queue.add(&chain) }.is_err() {
             if self.queue.pop().is_none() {
-                control::idle(None);
+                self.rest();
             }
         }
-        if self.queue.publish() {
+        self.queue.publish();
+        if self.queue.wants_doorbell() {
             self.device.notify(TRANSMIT);
         }
     }
@@ -171,25 +172,17 @@ impl Port for Transmitter {
 
     fn drain(&mut self) {
         while !self.is_drained() {
-            control::idle(None);
+            self.rest();
         }
     }
 }
 
-/// A device's window in the guest's address space.
-struct Registers(u64);
-
-impl Window for Registers {
-    fn write(&self, offset: u64, value: u32) {
-        // SAFETY: the device table has the window there. The compiler is left to believe that the
-        // device sees and changes memory, which it does.
-        unsafe {
-            asm!(
-                "mov [{}], {:e}",
-                in(reg) self.0 + offset,
-                in(reg) value,
-                options(nostack, preserves_flags),
-            );
+impl Transmitter {
+    /// Until the device has taken something.
+    fn rest(&mut self) {
+        if !self.queue.ask(Tell::AT_NEXT) {
+            control::idle(None);
         }
+        self.queue.ask(Tell::Never);
     }
 }

@@ -7,10 +7,16 @@
 #[cfg(test)]
 mod tests;
 
-use super::virtq::Ring;
+use super::ring::Parts;
 
 /// Feature bit: the device follows virtio 1.0 or later. Every driver must accept it.
 pub(crate) const F_VERSION_1: u64 = 1 << 32;
+
+/// Feature bit: both sides say from which index on they want to be told (virtio 1.2, 2.7.7).
+pub(crate) const F_EVENT_IDX: u64 = 1 << 29;
+
+/// Feature bit: a chain may be in a table outside the ring (virtio 1.2, 2.7.5.3).
+pub(crate) const F_INDIRECT_DESC: u64 = 1 << 28;
 
 /// Registers, as offsets into the window (virtio 1.2, 4.2.2).
 mod register {
@@ -74,12 +80,12 @@ impl<W: Window> Setup<W> {
     }
 
     /// Gives the device queue number `index`. Its memory must not move from now on.
-    pub(crate) fn queue<const N: usize>(&mut self, index: u32, ring: &'static Ring<N>) {
+    pub(crate) fn queue(&mut self, index: u32, ring: Parts) {
         if self.selected != index {
             self.window.write(register::QUEUE_SEL, index);
             self.selected = index;
         }
-        self.window.write(register::QUEUE_NUM, N as u32);
+        self.window.write(register::QUEUE_NUM, ring.size().into());
         self.address(register::QUEUE_DESC_LOW, ring.descriptors_address());
         self.address(register::QUEUE_DRIVER_LOW, ring.available_address());
         self.address(register::QUEUE_DEVICE_LOW, ring.used_address());
@@ -109,5 +115,12 @@ impl<W: Window> Device<W> {
     /// Tells the device that queue number `index` has something new.
     pub(crate) fn notify(&self, index: u32) {
         self.window.write(register::QUEUE_NOTIFY, index);
+    }
+
+    /// Puts the device back into the state it was in when the sliver started: it lets go of all
+    /// memory, and can be [negotiated](Setup::negotiate) with anew.
+    pub(crate) fn reset(self) -> W {
+        self.window.write(register::STATUS, 0);
+        self.window
     }
 }

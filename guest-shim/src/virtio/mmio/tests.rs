@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 
 use super::*;
+use crate::virtio::ring::Ring;
 
 /// Writes down what is written.
 #[derive(Default)]
@@ -18,7 +19,7 @@ static RING: Ring<8> = Ring::new();
 fn a_device_comes_up_in_the_order_of_the_specification() {
     let log = Log::default();
     let mut setup = Setup::negotiate(&log, F_VERSION_1);
-    setup.queue(1, &RING);
+    setup.queue(1, RING.parts());
     let device = setup.start();
     device.notify(1);
 
@@ -37,9 +38,9 @@ fn a_device_comes_up_in_the_order_of_the_specification() {
         (0x30, 1),
         (0x38, 8),
     ];
-    expected.extend(halves(0x80, RING.descriptors_address()));
-    expected.extend(halves(0x90, RING.available_address()));
-    expected.extend(halves(0xa0, RING.used_address()));
+    expected.extend(halves(0x80, RING.parts().descriptors_address()));
+    expected.extend(halves(0x90, RING.parts().available_address()));
+    expected.extend(halves(0xa0, RING.parts().used_address()));
     expected.extend([(0x44, 1), (0x70, 0b1111), (0x50, 1)]);
     assert_eq!(*log.0.borrow(), expected);
 }
@@ -48,7 +49,7 @@ fn a_device_comes_up_in_the_order_of_the_specification() {
 fn low_features_need_no_selection_and_queue_0_neither() {
     let log = Log::default();
     let mut setup = Setup::negotiate(&log, F_VERSION_1 | 0x20);
-    setup.queue(0, &RING);
+    setup.queue(0, RING.parts());
     let writes = log.0.borrow();
     assert_eq!(writes[1..4], [(0x20, 0x20), (0x24, 1), (0x20, 1)]);
     assert!(writes.iter().all(|&(register, _)| register != 0x30));
@@ -58,8 +59,8 @@ fn low_features_need_no_selection_and_queue_0_neither() {
 fn going_back_to_queue_0_selects_it() {
     let log = Log::default();
     let mut setup = Setup::negotiate(&log, F_VERSION_1);
-    setup.queue(1, &RING);
-    setup.queue(0, &RING);
+    setup.queue(1, RING.parts());
+    setup.queue(0, RING.parts());
     let selections: Vec<u32> = log
         .0
         .borrow()
@@ -68,4 +69,20 @@ fn going_back_to_queue_0_selects_it() {
         .map(|&(_, value)| value)
         .collect();
     assert_eq!(selections, [1, 0]);
+}
+
+#[test]
+fn a_device_that_is_reset_comes_up_as_it_first_did() {
+    let log = Log::default();
+    let start = |window| {
+        let mut setup = Setup::negotiate(window, F_VERSION_1 | F_EVENT_IDX);
+        setup.queue(1, RING.parts());
+        setup.start()
+    };
+    let device = start(&log);
+    let first = log.0.take();
+    let window = device.reset();
+    assert_eq!(log.0.take(), [(0x70, 0)]);
+    start(window);
+    assert_eq!(log.0.take(), first);
 }
