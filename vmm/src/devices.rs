@@ -5,5 +5,6 @@ pub mod attendant;
 pub mod bucket;
 pub mod bus;
 pub mod guest_io;
+pub mod input;
 pub mod output;
 pub mod virtio;

@@ -46,8 +46,11 @@ pub fn assemble(spec: &SliverSpec, outside: Outside) -> Result<Assembly, Assembl
     if let Some(&card) = outside.taps.keys().find(|&&card| card >= count) {
         return Err(AssembleError::NoSuchCard { card, count });
     }
-    let backends: Vec<Box<dyn Backend>> =
-        vec![Box::new(Console::new(Output::new(outside.console)))];
+    let backends: Vec<Box<dyn Backend>> = vec![Box::new(Console::new(
+        Output::new(outside.console),
+        None,
+        spec.console(),
+    ))];
     Ok(Assembly {
         backends,
         nets: Vec::new(),

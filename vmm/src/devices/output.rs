@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::tcgetwinsize;
 
 /// A write to a pipe with room for this much does not wait (POSIX, `PIPE_BUF`).
 pub const PIECE: usize = 4096;
@@ -47,6 +48,11 @@ impl Output {
                 piece.len()
             }
         }
+    }
+
+    /// Columns and rows of the terminal that it is; zeros if it is none.
+    pub fn window_size(&self) -> (u16, u16) {
+        tcgetwinsize(&self.file).map_or((0, 0), |size| (size.ws_col, size.ws_row))
     }
 
     /// The descriptor, to watch for room.

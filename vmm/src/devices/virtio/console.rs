@@ -1,65 +1,111 @@
-//! The console device (virtio 1.2, 5.3): what the guest prints goes to an [`Output`].
+//! The console device (virtio 1.2, 5.3): what the guest prints goes to an [`Output`], what comes
+//! from an [`Input`] goes to the guest.
 //!
-//! One port, no multiport. A batch never waits: what does not go through stays where it is until
-//! the output has room again.
+//! One port, no multiport. A batch never waits: output that does not go through, or is more than
+//! the sliver may print in a second, stays in the guest's buffers and is never dropped; input stays
+//! where it is until the guest gives buffers for it.
+
+#[cfg(test)]
+mod tests;
 
 use slice_abi::device::device_id;
-use vm_memory::{Bytes, GuestAddress};
 
 use super::backend::{
-    Backend, Counter, Fault, Identity, Interest, Nanos, Port, Progress, Queues, Source,
+    Backend, Counter, Fault, Identity, Interest, Nanos, Order, Port, Progress, Queues, Source,
 };
 use super::chain::Chain;
 use super::queue::QueueError;
+use super::transfer::{read_at, total, write_at};
+use crate::devices::bucket::Bucket;
+use crate::devices::input::Input;
 use crate::devices::output::{Output, PIECE};
-use crate::kvm::memory::GuestRam;
+use crate::spec::ConsoleSpec;
 
-/// Index of the transmit queue; queue 0 receives.
+/// Index of the receive queue.
+const RECEIVE: usize = 0;
+/// Index of the transmit queue.
 const TRANSMIT: usize = 1;
 /// Descriptors of each queue.
 const QUEUE_SIZE: u16 = 64;
-/// Pieces of output, whole chains or parts of one, in a batch.
+/// Pieces of output, whole chains or parts of one, in a batch; and as many of input.
 const PIECES: usize = 64;
+/// The configuration says how large the window is (`VIRTIO_CONSOLE_F_SIZE`).
+const F_SIZE: u64 = 1 << 0;
+/// Index of the output among the sources.
+const OUTPUT_SOURCE: usize = 0;
+/// Bytes that may be printed at once after a silence.
+const BURST: u64 = 1 << 20;
+/// Whoever has to wait for its rate waits for this part of a second's worth, or less.
+const GRAINS_PER_SECOND: u64 = 100;
 
 /// A console.
 #[derive(Debug)]
 pub struct Console {
-    /// The chain being printed, if `printing`, and the bytes of it that have been.
-    chain: Chain,
-    done: u64,
-    printing: bool,
-    output: Output,
-    printed_bytes: u64,
+    printer: Printer,
+    input: Option<Input>,
+    /// Input may be there.
+    input_ready: bool,
+    received: Chain,
+    input_bytes: u64,
+    /// Columns and rows, each in two bytes.
+    config: [u8; 4],
 }
 
 impl Console {
-    /// A console that prints to `output`.
-    pub fn new(output: Output) -> Self {
+    /// A console that prints to `output` and reads from `input`.
+    pub fn new(output: Output, input: Option<Input>, spec: &ConsoleSpec) -> Self {
+        let (columns, rows) = output.window_size();
         Self {
-            chain: Chain::default(),
-            done: 0,
-            printing: false,
-            output,
-            printed_bytes: 0,
+            printer: Printer::new(output, spec.rate_kib_s() << 10),
+            input,
+            input_ready: true,
+            received: Chain::default(),
+            input_bytes: 0,
+            config: config(columns, rows),
         }
     }
 
-    /// Prints one piece of the present chain, or gives it back if it is done. `false` if there is
-    /// no room for output.
-    fn print(&mut self, port: &mut Port<'_>) -> Result<bool, Fault> {
-        let mut piece = [0; PIECE];
-        let len = read_piece(&self.chain, self.done, port.ram(), &mut piece)
-            .map_err(|error| port.fault(error))?;
-        if len == 0 {
-            self.printing = false;
-            port.push(self.chain.head, 0)?;
-            return Ok(true);
+    /// Hands input to the guest.
+    fn receive(&mut self, queues: &mut Queues<'_>) -> Result<Progress, Fault> {
+        let (Some(input), Some(mut port)) = (&mut self.input, queues.get(RECEIVE)) else {
+            return Ok(Progress::Done);
+        };
+        for _ in 0..PIECES {
+            if input.has_ended() {
+                return Ok(Progress::Done);
+            }
+            if !self.input_ready {
+                return Ok(Progress::Waiting);
+            }
+            if !port.pop(&mut self.received)? {
+                if port.listen()? {
+                    continue;
+                }
+                return Ok(Progress::Waiting);
+            }
+            if !self.received.readable.is_empty() {
+                return Err(port.fault(QueueError::Direction));
+            }
+            let mut piece = [0; PIECE];
+            let room = total(&self.received.writable).min(PIECE as u64) as usize;
+            let len = input.read(&mut piece[..room]);
+            if len == 0 {
+                port.unpop(1);
+                self.input_ready = false;
+                continue;
+            }
+            write_at(&self.received, 0, port.ram(), &piece[..len])
+                .map_err(|error| port.fault(error))?;
+            port.push(self.received.head, len as u32)?;
+            self.input_bytes += len as u64;
         }
-        let written = self.output.write(&piece[..len]) as u64;
-        self.done += written;
-        self.printed_bytes += written;
-        Ok(written > 0)
+        Ok(Progress::More)
     }
+}
+
+fn config(columns: u16, rows: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (columns.to_le_bytes(), rows.to_le_bytes());
+    [a, b, c, d]
 }
 
 impl Backend for Console {
@@ -67,17 +113,105 @@ impl Backend for Console {
         Identity {
             id: device_id::CONSOLE,
             tag: "console".to_owned(),
-            features: 0,
+            features: F_SIZE,
             queue_sizes: vec![QUEUE_SIZE, QUEUE_SIZE],
         }
     }
 
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
     fn start(&mut self, _features: u64) {}
 
-    fn serve(&mut self, queues: &mut Queues<'_>, _now: Nanos) -> Result<Progress, Fault> {
-        let Some(mut port) = queues.get(TRANSMIT) else {
-            return Ok(Progress::Done);
+    fn serve(&mut self, queues: &mut Queues<'_>, now: Nanos) -> Result<Progress, Fault> {
+        let printing = match queues.get(TRANSMIT) {
+            Some(mut port) => self.printer.serve(&mut port, now)?,
+            None => Progress::Done,
         };
+        let receiving = self.receive(queues)?;
+        Ok(match (printing, receiving) {
+            (Progress::More, _) | (_, Progress::More) => Progress::More,
+            // A moment to wait for includes the sources.
+            (Progress::Done, other) | (other, _) => other,
+        })
+    }
+
+    fn stop(&mut self) -> bool {
+        self.printer.printing = false;
+        true
+    }
+
+    fn sources(&self) -> Vec<Source<'_>> {
+        let output = Source {
+            fd: self.printer.output.fd(),
+            interest: Interest::Write,
+        };
+        let input = self.input.as_ref().map(|input| Source {
+            fd: input.fd(),
+            interest: Interest::Read,
+        });
+        std::iter::once(output).chain(input).collect()
+    }
+
+    fn ready(&mut self, source: usize) {
+        self.input_ready |= source != OUTPUT_SOURCE;
+    }
+
+    fn order(&mut self, order: Order) -> bool {
+        let Order::ConsoleSize { columns, rows } = order else {
+            return false;
+        };
+        self.config = config(columns, rows);
+        true
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        vec![
+            ("printed_bytes", self.printer.printed_bytes),
+            ("rate_waits", self.printer.rate_waits),
+            ("input_bytes", self.input_bytes),
+        ]
+    }
+}
+
+/// The side that prints.
+#[derive(Debug)]
+struct Printer {
+    output: Output,
+    bucket: Bucket,
+    grain: u64,
+    /// The chain being printed, if `printing`, and the bytes of it that have been.
+    chain: Chain,
+    done: u64,
+    printing: bool,
+    printed_bytes: u64,
+    rate_waits: u64,
+}
+
+/// How far a piece came.
+enum Step {
+    Done,
+    Full,
+    Wait(Nanos),
+}
+
+impl Printer {
+    fn new(output: Output, bytes_per_second: u64) -> Self {
+        Self {
+            output,
+            bucket: Bucket::new(bytes_per_second, BURST),
+            grain: (bytes_per_second / GRAINS_PER_SECOND).max(1),
+            chain: Chain::default(),
+            done: 0,
+            printing: false,
+            printed_bytes: 0,
+            rate_waits: 0,
+        }
+    }
+
+    /// Prints one batch.
+    fn serve(&mut self, port: &mut Port<'_>, now: Nanos) -> Result<Progress, Fault> {
         for _ in 0..PIECES {
             if !self.printing {
                 if !port.pop(&mut self.chain)? {
@@ -91,49 +225,36 @@ impl Backend for Console {
                 }
                 (self.printing, self.done) = (true, 0);
             }
-            if !self.print(&mut port)? {
-                return Ok(Progress::Waiting);
+            match self.print(port, now)? {
+                Step::Done => {}
+                Step::Full => return Ok(Progress::Waiting),
+                Step::Wait(moment) => return Ok(Progress::At(moment)),
             }
         }
         Ok(Progress::More)
     }
 
-    fn stop(&mut self) -> bool {
-        self.printing = false;
-        true
-    }
-
-    fn sources(&self) -> Vec<Source<'_>> {
-        vec![Source {
-            fd: self.output.fd(),
-            interest: Interest::Write,
-        }]
-    }
-
-    fn counters(&self) -> Vec<Counter> {
-        vec![("printed_bytes", self.printed_bytes)]
-    }
-}
-
-/// Copies what follows the first `done` bytes of a chain, as much as fits into `piece`.
-fn read_piece(
-    chain: &Chain,
-    done: u64,
-    ram: &GuestRam,
-    piece: &mut [u8],
-) -> Result<usize, QueueError> {
-    let (mut skip, mut filled) = (done, 0);
-    for buffer in &chain.readable {
-        let len = u64::from(buffer.len);
-        if skip >= len {
-            skip -= len;
-            continue;
+    /// Prints one piece of the present chain, or gives it back if it is done.
+    fn print(&mut self, port: &mut Port<'_>, now: Nanos) -> Result<Step, Fault> {
+        let mut piece = [0; PIECE];
+        let len = read_at(&self.chain, self.done, port.ram(), &mut piece)
+            .map_err(|error| port.fault(error))?;
+        if len == 0 {
+            self.printing = false;
+            port.push(self.chain.head, 0)?;
+            return Ok(Step::Done);
         }
-        let part = (len - skip).min((piece.len() - filled) as u64) as usize;
-        let at = GuestAddress(buffer.address.0 + skip);
-        ram.read_slice(&mut piece[filled..filled + part], at)
-            .map_err(|_| QueueError::Rings)?;
-        (skip, filled) = (0, filled + part);
+        let least = self.grain.min(len as u64);
+        let allowed = self.bucket.available(now);
+        if allowed < least {
+            self.rate_waits += 1;
+            return Ok(Step::Wait(self.bucket.ready_at(least, now)));
+        }
+        let len = allowed.min(len as u64) as usize;
+        let written = self.output.write(&piece[..len]) as u64;
+        self.bucket.take(written);
+        self.done += written;
+        self.printed_bytes += written;
+        Ok(if written > 0 { Step::Done } else { Step::Full })
     }
-    Ok(filled)
 }
