@@ -16,6 +16,7 @@ pub mod images;
 pub mod inspect;
 pub mod kvm;
 pub mod manual;
+pub mod network;
 pub mod person;
 pub mod problem;
 pub mod report;
