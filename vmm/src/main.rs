@@ -83,6 +83,11 @@ fn main() -> ExitCode {
                     core: options.core.map(File::from),
                     outside: Outside {
                         console: console.into(),
+                        input: io::stdin()
+                            .as_fd()
+                            .try_clone_to_owned()
+                            .ok()
+                            .map(File::from),
                         taps: options.taps,
                     },
                 };

@@ -9,9 +9,11 @@ use std::os::fd::OwnedFd;
 
 use slice_abi::info::NetConfig;
 
+use super::input::Input;
 use super::output::Output;
 use super::virtio::backend::Backend;
 use super::virtio::console::Console;
+use super::virtio::rng::Rng;
 use crate::spec::SliverSpec;
 
 /// What the devices of a sliver are connected to, beside what its spec names.
@@ -19,6 +21,8 @@ use crate::spec::SliverSpec;
 pub struct Outside {
     /// Where the guest's console goes.
     pub console: File,
+    /// Where its input comes from, if the spec wants any.
+    pub input: Option<File>,
     /// Taps that were handed in, by the index of their network card in the spec.
     pub taps: BTreeMap<usize, OwnedFd>,
 }
@@ -46,11 +50,13 @@ pub fn assemble(spec: &SliverSpec, outside: Outside) -> Result<Assembly, Assembl
     if let Some(&card) = outside.taps.keys().find(|&&card| card >= count) {
         return Err(AssembleError::NoSuchCard { card, count });
     }
-    let backends: Vec<Box<dyn Backend>> = vec![Box::new(Console::new(
+    let input = outside.input.filter(|_| spec.console().input());
+    let console = Console::new(
         Output::new(outside.console),
-        None,
+        input.map(Input::new),
         spec.console(),
-    ))];
+    );
+    let backends: Vec<Box<dyn Backend>> = vec![Box::new(console), Box::new(Rng::new())];
     Ok(Assembly {
         backends,
         nets: Vec::new(),
