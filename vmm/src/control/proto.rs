@@ -90,6 +90,18 @@ pub enum Op {
     },
     /// Waits until the sliver stops for the debugger. Answered with [`Answer::Stopped`].
     WaitStop,
+    /// Asks the guest to give this much of its memory back, in all; 0 to have it back.
+    SetBalloon {
+        /// MiB, less than its memory.
+        mib: u64,
+    },
+    /// Tells the guest the size of its console's window.
+    ResizeConsole {
+        /// Columns.
+        columns: u16,
+        /// Rows.
+        rows: u16,
+    },
 }
 
 /// What comes back.

@@ -19,6 +19,7 @@ use super::endpoint::Endpoint;
 use super::proto::{
     Answer, Notice, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status, write_frame,
 };
+use crate::devices::virtio::backend::Order;
 use crate::exit::{CpuTime, Exit};
 use crate::lifecycle::PausedFor;
 use crate::machine::{FOLLOW_EVERY, Machine};
@@ -289,8 +290,33 @@ impl Server {
                 Err(problem) => Err(problem),
             },
             Op::WaitStop => return self.wait_for(index, id, WaitKind::Stopped),
+            Op::SetBalloon { mib } => self.set_balloon(mib),
+            Op::ResizeConsole { columns, rows } => {
+                self.order(Order::ConsoleSize { columns, rows }, "console")
+            }
         };
         Some(result.map_or_else(Outcome::Error, Outcome::Ok))
+    }
+
+    fn set_balloon(&self, mib: u64) -> Result<Answer, String> {
+        let memory_mib = self.spec.memory_bytes() >> 20;
+        if mib >= memory_mib {
+            return Err(format!(
+                "a balloon of {mib} MiB leaves nothing of {memory_mib} MiB of memory"
+            ));
+        }
+        self.order(Order::Balloon(mib), "balloon")
+    }
+
+    /// Has the device that it concerns do what an operator asks.
+    fn order(&self, order: Order, device: &str) -> Result<Answer, String> {
+        let machine = &self.machine;
+        let done = machine
+            .bus()
+            .order(order, machine.vm())
+            .ok_or_else(|| format!("the sliver has no {device}"))?;
+        machine.follow_up(done);
+        Ok(Answer::Done)
     }
 
     fn send_answers(&mut self) {
