@@ -7,4 +7,5 @@ pub(crate) mod clock;
 pub(crate) mod console;
 pub(crate) mod control;
 pub(crate) mod identity;
+pub(crate) mod net;
 pub(crate) mod task;

@@ -40,6 +40,7 @@
 //! | [`time`] | clock record | the host's clocks |
 //! | [`vcpu`] | vCPUs of the sliver | threads, as many as `SLICE_VCPUS` says or the host has processors |
 //! | [`task`] | an executor that rests in `IDLE` | `async-executor` |
+//! | [`net`] | `smoltcp` on virtio network cards | the host's sockets |
 //! | [`quota`] | quota page | nothing is known |
 //! | heap | `talc` on the heap range of the info page | the standard library's |
 //! | panic | message, backtrace, status 101 | the standard library's, status 101 |
@@ -61,6 +62,7 @@ mod sliver;
 mod termination;
 
 pub mod console;
+pub mod net;
 pub mod prelude;
 pub mod quota;
 pub mod sync;

@@ -12,6 +12,7 @@ pub(crate) mod console;
 pub(crate) mod control;
 pub(crate) mod device;
 pub(crate) mod identity;
+pub(crate) mod net;
 pub(crate) mod task;
 
 pub use identity::info;
