@@ -67,6 +67,8 @@ pub enum QueueError {
     Chain(#[from] ChainError),
     #[error("a chain has buffers in a direction that this queue does not have")]
     Direction,
+    #[error("a chain of {0} bytes is too short for what this queue carries")]
+    Short(u64),
 }
 
 impl QueueConfig {
