@@ -39,6 +39,7 @@
 //! | [`sliver_name`], [`slice_name`] | from the info page | `SLIVER_NAME`, else the program's name; `SLICE_NAME`, else `local_desktop` |
 //! | [`time`] | clock record | the host's clocks |
 //! | [`vcpu`] | vCPUs of the sliver | threads, as many as `SLICE_VCPUS` says or the host has processors |
+//! | [`block`] | virtio block devices | files named in `SLICE_DISKS` |
 //! | [`task`] | an executor that rests in `IDLE` | `async-executor` |
 //! | [`net`] | `smoltcp` on virtio network cards | the host's sockets |
 //! | [`quota`] | quota page | nothing is known |
@@ -61,6 +62,7 @@ mod note;
 mod sliver;
 mod termination;
 
+pub mod block;
 pub mod console;
 pub mod net;
 pub mod prelude;

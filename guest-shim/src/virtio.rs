@@ -2,7 +2,10 @@
 //! device in particular.
 #![allow(dead_code, reason = "each driver uses a part")]
 
+pub(crate) mod blk;
 pub(crate) mod mmio;
 pub(crate) mod ring;
+#[cfg(test)]
+pub(crate) mod simulated;
 pub(crate) mod state;
 pub(crate) mod virtq;

@@ -26,15 +26,15 @@ use super::mmio::{F_EVENT_IDX, F_INDIRECT_DESC};
 use super::ring::{Descriptor, Parts, TABLE_SIZE, Table};
 
 /// Descriptor flag: the chain goes on at `next`.
-const NEXT: u16 = 1;
+pub(super) const NEXT: u16 = 1;
 /// Descriptor flag: the device writes the buffer; otherwise it reads it.
-const WRITE: u16 = 2;
+pub(super) const WRITE: u16 = 2;
 /// Descriptor flag: the buffer is a table of descriptors.
-const INDIRECT: u16 = 4;
+pub(super) const INDIRECT: u16 = 4;
 /// Used ring flag: the device wants no doorbell.
 const NO_NOTIFY: u16 = 1;
 /// Available ring flag: the driver wants no rest ended.
-const NO_INTERRUPT: u16 = 1;
+pub(super) const NO_INTERRUPT: u16 = 1;
 
 /// One piece of memory in a chain.
 #[derive(Debug, Clone, Copy)]
@@ -335,6 +335,6 @@ fn describe(descriptor: &Descriptor, buffer: &Buffer, next: Option<u16>) {
 }
 
 /// Whether an index that went from `old` to `new` has passed `event` (2.7.10.1).
-const fn needs_event(event: u16, new: u16, old: u16) -> bool {
+pub(super) const fn needs_event(event: u16, new: u16, old: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }

@@ -2,91 +2,14 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::*;
 use crate::virtio::ring::MAX_SIZE;
+use crate::virtio::simulated::SimulatedDevice;
 
 const BOTH: u64 = F_EVENT_IDX | F_INDIRECT_DESC;
 
-/// The other end: takes chains as a device does and gives them back in any order it likes. It asks
-/// for a doorbell at the next chain whenever it has taken all.
-struct SimulatedDevice {
-    ring: Parts,
-    event_idx: bool,
-    next: u16,
-    used: u16,
-}
-
-/// A chain as the device sees it: its head, and address, length and direction of its buffers.
-type Seen = (u16, Vec<(u64, u32, bool)>);
-
-impl SimulatedDevice {
-    fn take(&mut self) -> Option<Seen> {
-        if self.ring.available.index.load(Ordering::Acquire) == self.next {
-            return None;
-        }
-        let place = usize::from(self.next) % self.ring.descriptors.len();
-        let head = self.ring.heads[place].load(Ordering::Relaxed);
-        self.next = self.next.wrapping_add(1);
-        let first = &self.ring.descriptors[usize::from(head)];
-        let mut table = self.ring.descriptors;
-        let mut at = head;
-        if first.flags.load(Ordering::Relaxed) & INDIRECT != 0 {
-            let address = first.address.load(Ordering::Relaxed);
-            let count = first.length.load(Ordering::Relaxed) as usize / 16;
-            // SAFETY: the driver leaks its tables and names them with their length.
-            table = unsafe { std::slice::from_raw_parts(address as *const Descriptor, count) };
-            at = 0;
-        }
-        let mut buffers = Vec::new();
-        loop {
-            let descriptor = &table[usize::from(at)];
-            let flags = descriptor.flags.load(Ordering::Relaxed);
-            buffers.push((
-                descriptor.address.load(Ordering::Relaxed),
-                descriptor.length.load(Ordering::Relaxed),
-                flags & WRITE != 0,
-            ));
-            assert!(buffers.len() <= table.len(), "a chain that loops");
-            if flags & NEXT == 0 {
-                return Some((head, buffers));
-            }
-            at = descriptor.next.load(Ordering::Relaxed);
-        }
-    }
-
-    /// Wants a doorbell for the next chain; false if there is one already.
-    fn rest(&self) -> bool {
-        self.ring
-            .available_event
-            .store(self.next, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        self.ring.available.index.load(Ordering::Acquire) == self.next
-    }
-
-    /// Whether the driver wants to be told.
-    fn give_back(&mut self, head: u32, written: u32) -> bool {
-        let chain = &self.ring.chains[usize::from(self.used) % self.ring.descriptors.len()];
-        chain.head.store(head, Ordering::Relaxed);
-        chain.written.store(written, Ordering::Relaxed);
-        let old = self.used;
-        self.used = self.used.wrapping_add(1);
-        self.ring.used.index.store(self.used, Ordering::Release);
-        fence(Ordering::SeqCst);
-        if self.event_idx {
-            needs_event(self.ring.used_event.load(Ordering::Relaxed), self.used, old)
-        } else {
-            self.ring.available.flags.load(Ordering::Relaxed) & NO_INTERRUPT == 0
-        }
-    }
-}
-
 fn pair(size: u32, features: u64) -> (Queue, SimulatedDevice) {
     let ring = Parts::on_heap(size);
-    let device = SimulatedDevice {
-        ring,
-        event_idx: features & F_EVENT_IDX != 0,
-        next: 0,
-        used: 0,
-    };
-    (Queue::new(ring, features), device)
+    let queue = Queue::new(ring, features);
+    (queue, SimulatedDevice::new(ring, features))
 }
 
 fn add(queue: &mut Queue, chain: &[Buffer]) -> Result<u16, QueueFull> {
@@ -297,7 +220,7 @@ fn a_device_that_gives_back_what_it_does_not_have_breaks_the_queue() {
         |device, _| device.give_back(u32::MAX, 0),
         |device, head| device.give_back(head ^ 1, 0),
         |device, _| {
-            device.ring.used.index.store(3, Ordering::Relaxed);
+            device.pretend(3);
             true
         },
     ];
