@@ -69,6 +69,8 @@ pub enum QueueError {
     Direction,
     #[error("a chain of {0} bytes is too short for what this queue carries")]
     Short(u64),
+    #[error("a chain has no room for the device's answer")]
+    Unanswerable,
 }
 
 impl QueueConfig {
