@@ -16,6 +16,7 @@ pub mod kvm;
 pub mod lifecycle;
 pub mod machine;
 mod memory_access;
+pub mod net;
 pub mod resident;
 mod run;
 pub mod say;

@@ -1,0 +1,5 @@
+//! The way out to the host's network.
+
+pub mod tap;
+#[cfg(test)]
+pub(crate) mod testing;
