@@ -49,13 +49,15 @@ mod tcp;
 mod udp;
 
 #[cfg(any(test, not(feature = "desktop")))]
-pub(crate) mod card;
+mod card;
 #[cfg(any(test, not(feature = "desktop")))]
-pub(crate) mod inbox;
+pub(crate) mod driver;
+#[cfg(any(test, not(feature = "desktop")))]
+mod inbox;
 #[cfg(any(test, not(feature = "desktop")))]
 mod merge;
 #[cfg(any(test, not(feature = "desktop")))]
-pub(crate) mod outbox;
+mod outbox;
 #[cfg(any(test, not(feature = "desktop")))]
 pub(crate) mod stack;
 #[cfg(any(test, not(feature = "desktop")))]

@@ -2,19 +2,24 @@
 //!
 //! Frames are written and read where the device reads and writes them. A round of the stack is
 //! shown to the device at once, and a doorbell is rung only when the vCPU does not rest after it.
-//! What the device has sent ends no rest unless somebody waits for the room.
+//! What the device has sent ends no rest unless somebody waits for the room. A device that fails
+//! or breaks the rules is reset, a few times; what was under way is lost.
 #![allow(unsafe_code, reason = "a device reads and writes memory")]
+
+#[cfg(test)]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::vec;
 
-use crate::net::card::{Card, Frame, Properties, Receiver, Transmitter};
-use crate::net::inbox::Inbox;
-use crate::net::outbox::{Offloads, Outbox, Parcel};
-use crate::slice::device::{Found, Registers};
-use crate::virtio::mmio::{Device, F_EVENT_IDX, F_VERSION_1, Setup};
+use slice_abi::device::DeviceState;
+
+use super::card::{Card, Frame, Properties, Receiver, Transmitter};
+use super::inbox::Inbox;
+use super::outbox::{Offloads, Outbox, Parcel};
+use crate::virtio::mmio::{Device, F_EVENT_IDX, F_VERSION_1, Setup, Window};
 use crate::virtio::ring::Parts;
-use crate::virtio::state::Config;
+use crate::virtio::state::{Config, needs_reset};
 use crate::virtio::virtq::{Buffer, Queue, Tell};
 
 /// Feature bits (5.1.3).
@@ -58,9 +63,24 @@ const OUTBOX_OF_LONG: usize = 512 << 10;
 /// The longest frame that the device takes apart.
 const LONGEST: usize = 65535 + 14;
 
+/// Resets after which a device is given up.
+const RESETS: u8 = 8;
+
+/// What is known of a card without asking it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offer {
+    pub(crate) features: u64,
+    pub(crate) queue_size_max: u32,
+    pub(crate) state: &'static DeviceState,
+}
+
 /// A card.
-pub(super) struct VirtioCard {
-    device: Device<Registers>,
+pub(crate) struct VirtioCard<W> {
+    /// None when it is given up.
+    device: Option<Device<W>>,
+    state: &'static DeviceState,
+    features: u64,
+    resets_left: u8,
     properties: Properties,
     incoming: Incoming,
     outgoing: Outgoing,
@@ -80,12 +100,12 @@ struct Outgoing {
     parcels: Box<[u64]>,
 }
 
-impl VirtioCard {
+impl<W: Window> VirtioCard<W> {
     /// Brings a card up. One without a hardware address gets one made of `seed`.
-    pub(super) fn open(found: &Found, seed: u64) -> Self {
-        let features = choose(found.entry.features);
+    pub(crate) fn open(window: W, offer: &Offer, seed: u64) -> Self {
+        let features = choose(offer.features);
         let has = |feature| features & feature != 0;
-        let config = Config::read(found.state());
+        let config = Config::read(offer.state);
         let mtu = if has(feature::MTU) {
             usize::from(config.u16(CONFIG_MTU)).max(LEAST_MTU)
         } else {
@@ -99,24 +119,21 @@ impl VirtioCard {
             segments4: has(feature::HOST_TSO4),
             segments6: has(feature::HOST_TSO6),
         };
-        let limit = found.entry.queue_size_max;
         let mergeable = has(feature::MRG_RXBUF);
         let slot = match mergeable {
             true if has(feature::GUEST_TSO4 | feature::GUEST_TSO6) => SLOT_OF_MANY,
             true => SLOT,
             false => (mtu + HEADERS).next_multiple_of(64).max(SLOT),
         };
-        let mut incoming =
-            Incoming::new(Queue::new(Parts::on_heap(limit), features), slot, mergeable);
-        let mut outgoing =
-            Outgoing::new(Queue::new(Parts::on_heap(limit), features), mtu, offloads);
-        outgoing.queue.ask(Tell::Never);
-        incoming.publish();
-        let mut setup = Setup::negotiate(found.registers(), features);
-        setup.queue(RECEIVE, incoming.queue.ring());
-        setup.queue(TRANSMIT, outgoing.queue.ring());
+        let queue = || Queue::new(Parts::on_heap(offer.queue_size_max), features);
+        let mut incoming = Incoming::new(queue(), slot, mergeable);
+        let mut outgoing = Outgoing::new(queue(), mtu, offloads);
+        let device = start(window, features, &mut incoming, &mut outgoing);
         Self {
-            device: setup.start(),
+            device: Some(device),
+            state: offer.state,
+            features,
+            resets_left: RESETS,
             properties: Properties {
                 mac,
                 mtu,
@@ -127,9 +144,39 @@ impl VirtioCard {
             outgoing,
         }
     }
+
+    /// Has a failed device begin again.
+    fn revive(&mut self) {
+        let Some(device) = self.device.take() else {
+            return;
+        };
+        let window = device.reset();
+        self.incoming.forget();
+        self.outgoing.forget();
+        if self.resets_left > 0 {
+            self.resets_left -= 1;
+            let (incoming, outgoing) = (&mut self.incoming, &mut self.outgoing);
+            self.device = Some(start(window, self.features, incoming, outgoing));
+        }
+    }
 }
 
-impl Card for VirtioCard {
+/// Sets a device in reset going.
+fn start<W: Window>(
+    window: W,
+    features: u64,
+    incoming: &mut Incoming,
+    outgoing: &mut Outgoing,
+) -> Device<W> {
+    outgoing.queue.ask(Tell::Never);
+    incoming.publish();
+    let mut setup = Setup::negotiate(window, features);
+    setup.queue(RECEIVE, incoming.queue.ring());
+    setup.queue(TRANSMIT, outgoing.queue.ring());
+    setup.start()
+}
+
+impl<W: Window + Send> Card for VirtioCard<W> {
     fn properties(&self) -> Properties {
         self.properties
     }
@@ -141,14 +188,19 @@ impl Card for VirtioCard {
     fn publish(&mut self) {
         self.incoming.refill();
         self.outgoing.publish();
+        let broken = self.incoming.queue.is_broken() || self.outgoing.queue.is_broken();
+        if broken || needs_reset(self.state) {
+            self.revive();
+        }
     }
 
     fn ring(&mut self) {
+        let Some(device) = &self.device else { return };
         if self.incoming.queue.wants_doorbell() {
-            self.device.notify(RECEIVE);
+            device.notify(RECEIVE);
         }
         if self.outgoing.queue.wants_doorbell() {
-            self.device.notify(TRANSMIT);
+            device.notify(TRANSMIT);
         }
     }
 
@@ -172,6 +224,12 @@ impl Incoming {
             inbox: Inbox::new(slots, slot, mergeable),
             slots: vec![0; slots.into()].into(),
         }
+    }
+
+    /// After a reset all slots are free.
+    fn forget(&mut self) {
+        self.queue.renew();
+        self.inbox.clear();
     }
 
     /// Gives the device all free slots once there are many of them.
@@ -228,6 +286,12 @@ impl Outgoing {
             queue,
             outbox: Outbox::new(capacity, longest, offloads),
         }
+    }
+
+    /// After a reset nothing is under way.
+    fn forget(&mut self) {
+        self.queue.renew();
+        self.outbox.clear();
     }
 
     fn reclaim(&mut self) {

@@ -76,6 +76,14 @@ impl Inbox {
         Some((slot, address, self.slot as u32))
     }
 
+    /// Forgets all frames and takes all slots back, from a device in reset.
+    pub(crate) fn clear(&mut self) {
+        let slots = (self.memory.len() / self.slot) as u16;
+        self.free = (0..slots).collect();
+        self.filled.clear();
+        self.front = None;
+    }
+
     /// Slots that the device may have.
     pub(crate) fn free(&self) -> usize {
         self.free.len()

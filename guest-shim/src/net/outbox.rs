@@ -160,6 +160,14 @@ impl Outbox {
         }
     }
 
+    /// Forgets all frames, after a reset of the device.
+    pub(crate) fn clear(&mut self) {
+        self.first += self.spans.len() as u64;
+        self.spans.clear();
+        self.run = None;
+        self.fresh = 0;
+    }
+
     /// Writes a frame so that it would go on from the last span, its headers over the end of that,
     /// and looks whether it does. Otherwise it moves to where a frame of its own begins.
     fn extend(

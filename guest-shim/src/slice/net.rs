@@ -2,8 +2,6 @@
 //!
 //! It comes up when it is first used. Whoever waits for something is woken by the executor's polls.
 
-mod card;
-
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::future::poll_fn;
@@ -16,6 +14,7 @@ use slice_abi::info::NetConfig;
 
 use super::device;
 use super::identity::info;
+use crate::net::driver::{Offer, VirtioCard};
 use crate::net::stack::dns::Query;
 use crate::net::stack::listen::ListenerId;
 use crate::net::stack::ping::PingId;
@@ -25,7 +24,6 @@ use crate::net::{Error, Interface, Result, TcpOptions};
 use crate::sync::Mutex;
 use crate::task::{self, Poller};
 use crate::time::{Instant, now_unix};
-use card::VirtioCard;
 
 static NET: Mutex<Option<Stack>> = Mutex::new(None);
 
@@ -75,7 +73,12 @@ fn open() -> Stack {
     for found in device::find(device_id::NET) {
         let named = |config: &&NetConfig| config.device as usize == found.index;
         let addressing = configs.iter().find(named).map(Addressing::of);
-        let card = Box::new(VirtioCard::open(&found, seed));
+        let offer = Offer {
+            features: found.entry.features,
+            queue_size_max: found.entry.queue_size_max,
+            state: found.state(),
+        };
+        let card = Box::new(VirtioCard::open(found.registers(), &offer, seed));
         stack.add(found.tag(), card, addressing.unwrap_or_default(), now);
     }
     stack
