@@ -13,8 +13,10 @@ use super::input::Input;
 use super::output::Output;
 use super::virtio::backend::Backend;
 use super::virtio::console::Console;
+use super::virtio::net::{Net, net_config};
 use super::virtio::rng::Rng;
-use crate::spec::SliverSpec;
+use crate::net::tap::{Tap, TapError};
+use crate::spec::{NetSpec, SliverSpec};
 
 /// What the devices of a sliver are connected to, beside what its spec names.
 #[derive(Debug)]
@@ -42,10 +44,16 @@ pub struct Assembly {
 pub enum AssembleError {
     #[error("a tap was handed in for network card {card}, of which the spec has {count}")]
     NoSuchCard { card: usize, count: usize },
+    #[error("nets[{card}]: the spec names no tap and none was handed in")]
+    NoTap { card: usize },
+    #[error("nets[{card}]: the spec names tap {name} and another was handed in")]
+    TwoTaps { card: usize, name: String },
+    #[error("nets[{card}]: {problem}")]
+    Tap { card: usize, problem: TapError },
 }
 
 /// Makes the devices of a spec.
-pub fn assemble(spec: &SliverSpec, outside: Outside) -> Result<Assembly, AssembleError> {
+pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, AssembleError> {
     let count = spec.nets().len();
     if let Some(&card) = outside.taps.keys().find(|&&card| card >= count) {
         return Err(AssembleError::NoSuchCard { card, count });
@@ -56,9 +64,26 @@ pub fn assemble(spec: &SliverSpec, outside: Outside) -> Result<Assembly, Assembl
         input.map(Input::new),
         spec.console(),
     );
-    let backends: Vec<Box<dyn Backend>> = vec![Box::new(console), Box::new(Rng::new())];
-    Ok(Assembly {
-        backends,
-        nets: Vec::new(),
-    })
+    let mut backends: Vec<Box<dyn Backend>> = vec![Box::new(console), Box::new(Rng::new())];
+    let mut nets = Vec::with_capacity(count);
+    for (card, net) in spec.nets().iter().enumerate() {
+        let tap = tap(card, net, outside.taps.remove(&card))?;
+        nets.push(net_config(net, backends.len() as u32));
+        backends.push(Box::new(Net::new(tap, net, format!("net{card}"))));
+    }
+    Ok(Assembly { backends, nets })
+}
+
+/// The tap of network card `card`: handed in, or opened by its name.
+fn tap(card: usize, spec: &NetSpec, given: Option<OwnedFd>) -> Result<Tap, AssembleError> {
+    let tap = match (spec.tap(), given) {
+        (Some(name), None) => Tap::open(name),
+        (None, Some(descriptor)) => Tap::from_fd(descriptor),
+        (None, None) => return Err(AssembleError::NoTap { card }),
+        (Some(name), Some(_)) => {
+            let name = name.to_string();
+            return Err(AssembleError::TwoTaps { card, name });
+        }
+    };
+    tap.map_err(|problem| AssembleError::Tap { card, problem })
 }
