@@ -1,5 +1,6 @@
-//! The card before a socket; before real taps in [`real`].
+//! The card before a socket; before taps of the kernel in [`real`].
 
+mod merge;
 mod real;
 
 use std::os::fd::OwnedFd;
