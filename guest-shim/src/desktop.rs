@@ -9,4 +9,5 @@ pub(crate) mod console;
 pub(crate) mod control;
 pub(crate) mod identity;
 pub(crate) mod net;
+pub(crate) mod rand;
 pub(crate) mod task;

@@ -40,6 +40,7 @@
 //! | [`time`] | clock record | the host's clocks |
 //! | [`vcpu`] | vCPUs of the sliver | threads, as many as `SLICE_VCPUS` says or the host has processors |
 //! | [`block`] | virtio block devices | files named in `SLICE_DISKS` |
+//! | [`rand`](mod@rand) | ChaCha20, seeded from the entropy device and the processor | the host's |
 //! | [`task`] | an executor that rests in `IDLE` | `async-executor` |
 //! | [`net`] | `smoltcp` on virtio network cards | the host's sockets |
 //! | [`quota`] | quota page | nothing is known |
@@ -67,6 +68,7 @@ pub mod console;
 pub mod net;
 pub mod prelude;
 pub mod quota;
+pub mod rand;
 pub mod sync;
 pub mod task;
 pub mod time;

@@ -14,6 +14,7 @@ pub(crate) mod control;
 pub(crate) mod device;
 pub(crate) mod identity;
 pub(crate) mod net;
+pub(crate) mod rand;
 pub(crate) mod task;
 
 pub use identity::info;

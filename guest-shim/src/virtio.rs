@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each driver uses a part")]
 
 pub(crate) mod blk;
+pub(crate) mod entropy;
 pub(crate) mod mmio;
 pub(crate) mod ring;
 #[cfg(test)]

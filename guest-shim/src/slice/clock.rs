@@ -17,6 +17,11 @@ pub(crate) fn unix_ns() -> u64 {
     reading.realtime_ns(tsc)
 }
 
+/// Grows when this sliver becomes a copy of another.
+pub(crate) fn generation() -> u64 {
+    read().0.generation
+}
+
 /// A record and a counter value that belong together.
 fn read() -> (ClockReading, u64) {
     // SAFETY: the ABI has the record there for as long as the sliver lives; it is made of atomics.
