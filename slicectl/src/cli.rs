@@ -9,7 +9,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 /// Boots, steers and inspects slivers: virtual machines of a slice, on this host.
@@ -94,6 +94,30 @@ pub struct RunArgs {
     /// End it after this time (exit code 124), such as 10s, 500ms or 2m
     #[arg(long = "for", value_name = "TIME", allow_hyphen_values = true)]
     pub time_limit: Option<String>,
+    /// Give it a network card: tap[=NAME] and, after commas, addr=CIDR, gw=IP, mac=MAC, mtu=N,
+    /// dns=IP, dhcp, offloads=on|off
+    #[arg(long, value_name = "tap[=NAME],...", allow_hyphen_values = true)]
+    pub net: Vec<String>,
+    /// Let a port of this host lead to a port of the sliver: [IP:]HOST:GUEST[/tcp|/udp]
+    #[arg(
+        long,
+        short = 'p',
+        value_name = "HOST:GUEST",
+        allow_hyphen_values = true
+    )]
+    pub publish: Vec<String>,
+    /// Give it a disk: a file or block device and, after commas, ro, direct, serial=TEXT
+    #[arg(long, value_name = "PATH[,ro]...")]
+    pub disk: Vec<String>,
+    /// Connect the sliver's vsock ports with unix sockets in this directory
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub vsock_dir: Option<String>,
+    /// Where its console goes: a file, stdio (with input) or none [default: stdout]
+    #[arg(long, value_name = "FILE|stdio|none", value_hint = ValueHint::FilePath)]
+    pub console: Option<String>,
+    /// Take this much memory from the guest at the start, such as 32M
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub balloon: Option<String>,
     /// Print where the time went, and what was used, to stderr
     #[arg(long)]
     pub timing: bool,

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 use vmm::exit::{ExitKind, ExitRecord};
@@ -106,8 +107,8 @@ fn tell_frame(out: &mut String, number: usize, frame: &Frame) {
     }
 }
 
-/// The table that `--timing` prints.
-pub fn timing(record: &ExitRecord) -> String {
+/// The table that `--timing` prints; `overhead` is this process's own time in the sliver's service.
+pub fn timing(record: &ExitRecord, overhead: Duration) -> String {
     let time = &record.timing_us;
     let row = |name: &str, value: String| vec![format!("  {name}"), value];
     columns(&[
@@ -123,6 +124,10 @@ pub fn timing(record: &ExitRecord) -> String {
         vec!["processor time".to_owned()],
         row("guest", format_micros(record.cpu_us.guest)),
         row("monitor", format_micros(record.cpu_us.monitor)),
+        row(
+            "node (ports, console file)",
+            format_micros(overhead.as_micros() as u64),
+        ),
         vec!["memory".to_owned()],
         row("guest touched", format_kib(record.memory_kib.guest_touched)),
         row("monitor (PSS)", format_kib(record.memory_kib.monitor_pss)),

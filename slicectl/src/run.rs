@@ -3,20 +3,26 @@
 //! All that can be wrong is found before anything is created. Then the monitor is started, tied
 //! to this process, watched until it ends, and its record turned into an exit code and a story.
 
+mod console;
 mod core_file;
+mod flags;
 mod monitor;
 mod plan;
 mod watch;
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use serde::Serialize;
 use vmm::exit::{Exit, ExitKind, ExitRecord};
 use vmm::spec::SliverSpec;
 
 use crate::cli::RunArgs;
 use crate::gdb;
 use crate::images::Places;
+use crate::network::{Network, Wanted};
 use crate::problem::{Failure, MONITOR, Problem, STOPPED, USAGE};
 use crate::report::{self, say};
 use crate::signals::EndSignals;
@@ -24,8 +30,10 @@ use crate::text::shell_word;
 use crate::units::format_duration;
 use crate::{backtrace, host, kvm, person, rundir};
 
+use console::{ConsoleFile, Writer};
 use core_file::CoreFile;
-use monitor::{Launch, Monitor};
+use flags::Console;
+use monitor::{ConsoleOutput, Launch, Monitor};
 use plan::{Plan, Surroundings};
 use watch::{Cause, End, Watch};
 
@@ -35,9 +43,9 @@ const PANICKED: u8 = 101;
 /// Runs the command; the exit code.
 pub fn run(args: &RunArgs) -> u8 {
     match Run::prepare(args).and_then(Run::go) {
-        Ok(record) => {
+        Ok(Outcome { record, overhead }) => {
             if args.json {
-                print_record(&record);
+                print_record(&record, overhead);
             }
             record.exit.status
         }
@@ -59,7 +67,14 @@ pub fn print_failure(failure: &Failure) {
         _ => Exit::error(failure.summary()),
     };
     exit.status = failure.status;
-    print_record(&ExitRecord::not_started("", "", exit));
+    print_record(&ExitRecord::not_started("", "", exit), Duration::ZERO);
+}
+
+/// How a run went.
+struct Outcome {
+    record: ExitRecord,
+    /// Processor time of what `slicectl` itself carried for the sliver.
+    overhead: Duration,
 }
 
 /// A run that can begin.
@@ -72,6 +87,8 @@ struct Run {
     root: PathBuf,
     core: Option<CoreFile>,
     gdb: Option<TcpListener>,
+    network: Network,
+    console: Option<Writer>,
     timing: bool,
     json: bool,
 }
@@ -102,6 +119,7 @@ impl Run {
         let spec = plan.spec(&image)?;
         // After what may take long: gdb would give up on an address that nobody serves yet.
         let gdb = plan.gdb.map(listen).transpose().map_err(fatal)?;
+        let network = set_up_network(&plan, &spec)?;
         rundir::prepare(&root).map_err(fatal)?;
         rundir::sweep(&root);
         let core = plan.core.as_deref().map(CoreFile::create).transpose();
@@ -111,6 +129,7 @@ impl Run {
                 format!("the file cannot be made: {error}"),
             ))
         })?;
+        let console = write_console(&plan.devices.console).map_err(fatal)?;
         Ok(Self {
             plan,
             spec,
@@ -119,13 +138,15 @@ impl Run {
             root,
             core,
             gdb,
+            network,
+            console,
             timing: args.timing,
             json: args.json,
         })
     }
 
     /// Starts the sliver and waits for its end.
-    fn go(self) -> Result<ExitRecord, Failure> {
+    fn go(mut self) -> Result<Outcome, Failure> {
         let lost = |error: std::io::Error| {
             let what = format!("the monitor {}", self.monitor.display());
             Failure::new(MONITOR, vec![Problem::new(what, error.to_string())])
@@ -134,10 +155,17 @@ impl Run {
             program: &self.monitor,
             spec: &self.spec.to_json(),
             run_dir: &self.root,
-            core: self.core.as_ref().map(std::os::fd::AsFd::as_fd),
-            console_to_stderr: self.json,
+            core: self.core.as_ref().map(AsFd::as_fd),
+            taps: self.network.taps(),
+            console: self.console_output(),
+            input: self.plan.devices.console == Console::Stdio,
         })
         .map_err(lost)?;
+        self.network.let_go_of_taps();
+        self.network.begin();
+        if let Some(console) = &mut self.console {
+            console.let_go();
+        }
 
         // Under a debugger time means nothing: the monitor counts the guest's own.
         let limit = self.plan.time_limit.filter(|_| self.gdb.is_none());
@@ -170,8 +198,20 @@ impl Run {
         {
             say(line);
         }
-        self.tell(&record);
-        Ok(record)
+        let overhead = self.tell(&record);
+        Ok(Outcome { record, overhead })
+    }
+
+    fn console_output(&self) -> ConsoleOutput<'_> {
+        match (&self.plan.devices.console, &self.console) {
+            (Console::Nowhere, _) => ConsoleOutput::Nowhere,
+            (Console::File(_), Some(writer)) => writer
+                .pipe()
+                .map_or(ConsoleOutput::Nowhere, ConsoleOutput::Pipe),
+            // The record has stdout for itself.
+            _ if self.json => ConsoleOutput::Stderr,
+            _ => ConsoleOutput::Stdout,
+        }
     }
 
     /// The record of the end: the monitor's, or one made up for a monitor that left none.
@@ -196,8 +236,10 @@ impl Run {
         ExitRecord::not_started(self.spec.name(), self.spec.slice(), exit)
     }
 
-    /// Says on stderr what there is to say beyond the line about the end.
-    fn tell(self, record: &ExitRecord) {
+    /// Says on stderr what there is to say beyond the line about the end, and ends what went on
+    /// beside the monitor; the processor time of that.
+    fn tell(self, record: &ExitRecord) -> Duration {
+        let overhead = self.network.finish() + self.console.map_or(Duration::ZERO, Writer::finish);
         let detail = &record.exit.detail;
         let fault = record.exit.kind == ExitKind::Fault;
         if fault || (record.exit.kind == ExitKind::Exited && record.exit.status == PANICKED) {
@@ -212,8 +254,9 @@ impl Run {
             );
         }
         if self.timing {
-            report::note(report::timing(record));
+            report::note(report::timing(record, overhead));
         }
+        overhead
     }
 }
 
@@ -243,8 +286,58 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Problem> {
     })
 }
 
-fn print_record(record: &ExitRecord) {
-    let printed = serde_json::to_string(record)
+/// Claims the published ports and makes the taps.
+fn set_up_network(plan: &Plan, spec: &SliverSpec) -> Result<Network, Failure> {
+    let devices = &plan.devices;
+    let (mut listening, mut problems) = (Vec::new(), Vec::new());
+    for publish in &devices.publishes {
+        match publish.listen() {
+            Ok(one) => listening.push(one),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(Failure::new(MONITOR, problems));
+    }
+    for (publish, listening) in devices.publishes.iter().zip(&listening) {
+        if publish.host == 0 {
+            say(listening);
+        }
+    }
+    let wanted = Wanted {
+        cards: devices.own_cards(spec),
+        listening,
+        target: devices.target(spec),
+    };
+    Network::set_up(wanted).map_err(|problem| Failure::new(MONITOR, vec![problem]))
+}
+
+/// Begins to write a console's file, if it has one.
+fn write_console(console: &Console) -> Result<Option<Writer>, Problem> {
+    let Console::File(path) = console else {
+        return Ok(None);
+    };
+    let writer = ConsoleFile::open(path).and_then(Writer::begin);
+    writer.map(Some).map_err(|error| {
+        let what = format!("--console {}", path.display());
+        Problem::new(what, format!("cannot be written: {error}"))
+    })
+}
+
+/// The record that `--json` prints: the monitor's, and what this process adds to it.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    record: &'a ExitRecord,
+    node_overhead_us: u64,
+}
+
+fn print_record(record: &ExitRecord, overhead: Duration) {
+    let printed = Printed {
+        record,
+        node_overhead_us: overhead.as_micros() as u64,
+    };
+    let printed = serde_json::to_string(&printed)
         .map_err(|error| Problem::new("the record", error.to_string()))
         .and_then(|json| report::print(format_args!("{json}\n")));
     if let Err(problem) = printed {

@@ -15,6 +15,12 @@ Examples:
   slicectl run hello --mem 128M --vcpus 2 -- --greeting hi
   slicectl run spin --for 10s --timing
   slicectl run fault --core core.elf -- null-read; gdb IMAGE core.elf
+  slicectl run web --publish 8080:80
+  slicectl run echo -p 127.0.0.1:0:7 -p 5353:53/udp --net tap,addr=10.9.0.2/24
+  slicectl run ping --net tap=tap3,addr=192.0.2.7/24,gw=192.0.2.1,dns=192.0.2.1
+  slicectl run kv --disk kv.img,serial=kv0,direct --disk base.img,ro --publish 7000:7000
+  slicectl run echo --vsock-dir ./sockets --console echo.log --balloon 16M
+  slicectl run hello --console stdio
   slicectl run hello --gdb :1234
   slicectl run hello --json | jq .exit"
     };
@@ -29,6 +35,18 @@ pub(super) const RUN_LONG: &str = concat!(
 IMAGE without a slash names an example first, a file second: write ./NAME for a file. In a source
 tree the examples and the monitor are built when they are not up to date; an installed slicectl
 takes them from ../share/slicevisor/images and ../libexec/slicevisor.
+
+--net tap makes a tap in a network namespace of the sliver's own, with this host at the other end:
+nothing of the host's network changes, and only published ports lead in. Without addr= the card is
+10.0.2.15/24 and fd00::15/64, and the host its gateway. --net tap=NAME uses a tap that is there; its
+network is whatever it is part of. addr, gw and dns may be given for IPv4 and for IPv6.
+
+--publish listens on all addresses of the host unless one is given; host port 0 takes any that is
+free and prints it. Without --net it implies --net tap. A client that comes while the guest is still
+booting is held until it is there.
+
+--disk: in a path, write ,, for a comma. --console FILE appends; a file that has grown to 64 MiB is
+renamed to FILE.1. Files called stdio or none are written ./stdio and ./none.
 
 Exit codes: the guest's own status; 2 wrong usage; 124 time limit reached; 125 the monitor could
 not start or failed; 139 the guest faulted; 143 stopped by a signal or by `slicectl stop`.

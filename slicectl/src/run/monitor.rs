@@ -40,8 +40,36 @@ pub(super) struct Launch<'a> {
     pub(super) run_dir: &'a Path,
     /// Where to write a core file.
     pub(super) core: Option<BorrowedFd<'a>>,
-    /// Whether the guest's console goes to stderr.
-    pub(super) console_to_stderr: bool,
+    /// Taps made for the sliver, each with the index of its card.
+    pub(super) taps: Vec<(usize, BorrowedFd<'a>)>,
+    /// Where the guest's console goes.
+    pub(super) console: ConsoleOutput<'a>,
+    /// Whether the guest's console reads this process's standard input.
+    pub(super) input: bool,
+}
+
+/// Where the output of a guest's console goes.
+#[derive(Debug)]
+pub(super) enum ConsoleOutput<'a> {
+    /// To standard output.
+    Stdout,
+    /// To standard error.
+    Stderr,
+    /// To a pipe.
+    Pipe(BorrowedFd<'a>),
+    /// Nowhere.
+    Nowhere,
+}
+
+impl ConsoleOutput<'_> {
+    fn stdio(&self) -> io::Result<Stdio> {
+        Ok(match self {
+            Self::Stdout => Stdio::inherit(),
+            Self::Stderr => io::stderr().as_fd().try_clone_to_owned()?.into(),
+            Self::Pipe(pipe) => pipe.try_clone_to_owned()?.into(),
+            Self::Nowhere => Stdio::null(),
+        })
+    }
 }
 
 impl Monitor {
@@ -69,9 +97,14 @@ impl Monitor {
             inherited(core)?;
             command.arg("--core-fd").arg(core.as_raw_fd().to_string());
         }
-        command.stdin(Stdio::null());
-        if launch.console_to_stderr {
-            command.stdout(io::stderr().as_fd().try_clone_to_owned()?);
+        for (index, tap) in &launch.taps {
+            inherited(*tap)?;
+            let tap = format!("{index}={}", tap.as_raw_fd());
+            command.arg("--net-fd").arg(tap);
+        }
+        command.stdout(launch.console.stdio()?);
+        if !launch.input {
+            command.stdin(Stdio::null());
         }
         let now = clock_gettime(ClockId::Monotonic);
         let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;

@@ -15,7 +15,9 @@ use crate::gdb;
 use crate::host::Memory;
 use crate::kvm::{CannotOpen, KvmFacts};
 use crate::problem::{Failure, MONITOR, Problem, USAGE};
-use crate::units::{format_kib, parse_duration, parse_size};
+use crate::units::{format_kib, parse_duration};
+
+use super::flags::{Devices, whole_mib};
 
 /// What is known of the host and the user before the run.
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ pub(super) struct Plan {
     pub(super) gdb: Option<SocketAddr>,
     /// Where to put a core file.
     pub(super) core: Option<PathBuf>,
+    /// Devices, as the flags describe them.
+    pub(super) devices: Devices,
 }
 
 impl Plan {
@@ -57,7 +61,7 @@ impl Plan {
             );
             Failure::new(MONITOR, vec![problem])
         })?);
-        parse(&document).map_err(|problems| Failure::new(USAGE, problems))
+        parse(&document, &self.devices).map_err(|problems| Failure::new(USAGE, problems))
     }
 }
 
@@ -66,13 +70,9 @@ pub(super) fn check(args: &RunArgs, around: &Surroundings) -> Result<Plan, Failu
     let mut problems = Vec::new();
     let mut fail = |flag: &str, why: String| problems.push(Problem::new(flag, why));
 
-    let bytes = parse_size(&args.mem).and_then(|bytes| match bytes % (1 << 20) {
-        0 => Ok(bytes),
-        _ => Err(format!("{:?} is not a whole number of MiB", args.mem)),
-    });
-    let memory_mib = bytes
+    let memory_mib = whole_mib(&args.mem)
         .map_err(|why| fail("--mem", why))
-        .map_or(1, |bytes| bytes >> 20);
+        .unwrap_or(1);
     let vcpus = parse_count(&args.vcpus)
         .map_err(|why| fail("--vcpus", why))
         .unwrap_or(1);
@@ -96,6 +96,8 @@ pub(super) fn check(args: &RunArgs, around: &Surroundings) -> Result<Plan, Failu
         fail("--core", why);
     }
 
+    let devices = Devices::read(args, &mut problems);
+
     let stem = image_stem(&args.image);
     let name = args
         .name
@@ -116,7 +118,11 @@ pub(super) fn check(args: &RunArgs, around: &Surroundings) -> Result<Plan, Failu
     if let Some(limit) = time_limit {
         document["time_limit_ms"] = json!(limit.as_millis() as u64);
     }
-    problems.extend(parse(&document).err().unwrap_or_default());
+    devices.describe(&mut document);
+    match parse(&document, &devices) {
+        Ok(spec) => problems.extend(devices.objections(&spec)),
+        Err(mistakes) => problems.extend(mistakes),
+    }
     problems.extend(beyond_host(memory_mib, vcpus, around));
     if !problems.is_empty() {
         return Err(Failure::new(USAGE, problems));
@@ -129,6 +135,7 @@ pub(super) fn check(args: &RunArgs, around: &Surroundings) -> Result<Plan, Failu
         time_limit,
         gdb,
         core: args.core.clone(),
+        devices,
     })
 }
 
@@ -155,19 +162,19 @@ fn beyond_host(memory_mib: u64, vcpus: u64, around: &Surroundings) -> Vec<Proble
 }
 
 /// Has the spec checked by its own rules, and names the flags instead of the fields.
-fn parse(document: &serde_json::Value) -> Result<SliverSpec, Vec<Problem>> {
+fn parse(document: &serde_json::Value, devices: &Devices) -> Result<SliverSpec, Vec<Problem>> {
     SliverSpec::parse(document.to_string().as_bytes()).map_err(|error| {
         let problem = |mistake: &vmm::spec::Mistake| {
             let flag = match mistake.field.as_str() {
-                "name" => "--name",
-                "slice" => "--slice",
-                "owner" => "--owner",
-                "contact" => "--contact",
-                "memory_mib" => "--mem (MiB)",
-                "vcpus" => "--vcpus",
-                "time_limit_ms" => "--for (ms)",
-                "args" => "arguments of the guest",
-                other => other,
+                "name" => "--name".to_owned(),
+                "slice" => "--slice".to_owned(),
+                "owner" => "--owner".to_owned(),
+                "contact" => "--contact".to_owned(),
+                "memory_mib" => "--mem (MiB)".to_owned(),
+                "vcpus" => "--vcpus".to_owned(),
+                "time_limit_ms" => "--for (ms)".to_owned(),
+                "args" => "arguments of the guest".to_owned(),
+                other => devices.flag_of(other),
             };
             Problem::new(flag, &mistake.problem)
         };

@@ -1,0 +1,225 @@
+//! The flags of `run` that describe devices: what they say, turned into fields of a spec and into
+//! what the host has to do for them. Everything that is wrong is reported at once.
+
+mod console;
+mod disk;
+mod net;
+mod publish;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub(super) use console::Console;
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use vmm::spec::{NetSpec, SliverSpec, TapName};
+
+use crate::cli::RunArgs;
+use crate::network::publish::Publish;
+use crate::network::{Card, tap};
+use crate::problem::Problem;
+use crate::units::parse_size;
+
+/// Ports that can be published.
+const MAX_PUBLISHED: usize = 256;
+
+/// The longest path a socket can be bound to.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// A socket of a vsock directory: a slash and the decimal number of a port.
+const PORT_NAME: usize = 1 + 10;
+
+/// Devices as the flags describe them.
+#[derive(Debug, Clone)]
+pub(super) struct Devices {
+    nets: Vec<net::Net>,
+    /// Ports of the host that lead to the sliver.
+    pub(super) publishes: Vec<Publish>,
+    /// Where the console goes.
+    pub(super) console: Console,
+    disks: Vec<Value>,
+    vsock: Option<String>,
+    balloon_mib: u64,
+}
+
+impl Devices {
+    /// Reads the flags; what is wrong with them is added to `problems`.
+    pub(super) fn read(args: &RunArgs, problems: &mut Vec<Problem>) -> Self {
+        let mut texts = args.net.clone();
+        if texts.is_empty() && !args.publish.is_empty() {
+            texts.push("tap".to_owned());
+        }
+        let host_has_ipv6 = Path::new("/proc/net/if_inet6").exists();
+        let mut nets = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let (net, mistakes) = net::Net::read(text, index, host_has_ipv6);
+            let what = format!("--net {text}");
+            problems.extend(mistakes.into_iter().map(|why| Problem::new(&what, why)));
+            nets.push(net);
+        }
+        let mut disks = Vec::new();
+        for text in &args.disk {
+            match disk::read(text) {
+                Ok(disk) => disks.push(disk),
+                Err(mistakes) => {
+                    let what = format!("--disk {text}");
+                    problems.extend(mistakes.into_iter().map(|why| Problem::new(&what, why)));
+                }
+            }
+        }
+        let balloon = args.balloon.as_deref().map_or(Ok(0), whole_mib);
+        Self {
+            nets,
+            publishes: read_publishes(&args.publish, problems),
+            console: args
+                .console
+                .as_deref()
+                .map_or(Console::Stdout, Console::read),
+            disks,
+            vsock: args.vsock_dir.as_deref().map(absolute),
+            balloon_mib: balloon
+                .map_err(|why| problems.push(Problem::new("--balloon", why)))
+                .unwrap_or(0),
+        }
+    }
+
+    /// Adds the devices to a spec.
+    pub(super) fn describe(&self, document: &mut Value) {
+        document["console"] = json!({ "input": self.console == Console::Stdio });
+        let nets = self.nets.iter().map(net::Net::to_json);
+        document["nets"] = nets.collect();
+        document["disks"] = json!(self.disks);
+        if let Some(dir) = &self.vsock {
+            document["vsock"] = json!({ "dir": dir });
+        }
+        document["balloon_mib"] = json!(self.balloon_mib);
+    }
+
+    /// What this host has against these devices, which are right in themselves.
+    pub(super) fn objections(&self, spec: &SliverSpec) -> Vec<Problem> {
+        let taps = spec.nets().iter().filter_map(NetSpec::tap);
+        let taps = taps
+            .map(TapName::as_str)
+            .filter_map(|name| tap::check(name).err());
+        let disks = spec.disks().iter().filter_map(disk::objection);
+        let mut problems: Vec<Problem> = taps.chain(disks).collect();
+        problems.extend(spec.vsock().and_then(|vsock| objection_to_dir(vsock.dir())));
+        problems.extend(self.console.objection());
+        if !self.publishes.is_empty() && self.target(spec).is_none() {
+            let why = "no card of the sliver has an address to lead to";
+            problems.push(Problem::new("--publish", why).mend("add addr=CIDR to --net"));
+        }
+        problems
+    }
+
+    /// The cards that get a tap of their own.
+    pub(super) fn own_cards(&self, spec: &SliverSpec) -> Vec<Card> {
+        let cards = self.nets.iter().zip(spec.nets()).enumerate();
+        cards
+            .filter(|(_, (net, _))| net.is_own())
+            .map(|(index, (_, spec))| net::card(index, spec))
+            .collect()
+    }
+
+    /// The address that published ports lead to. With cards on taps of their own it is one of
+    /// theirs: who is in their namespace cannot reach the others.
+    pub(super) fn target(&self, spec: &SliverSpec) -> Option<IpAddr> {
+        let any_own = self.nets.iter().any(net::Net::is_own);
+        let cards = self.nets.iter().zip(spec.nets());
+        cards
+            .filter(|(net, _)| net.is_own() == any_own)
+            .find_map(|(_, spec)| net::addresses(spec).first().copied())
+    }
+
+    /// The flag that a field of the spec comes from.
+    pub(super) fn flag_of(&self, field: &str) -> String {
+        let part = |list: &str| -> Option<(usize, String)> {
+            let (index, rest) = field
+                .strip_prefix(list)?
+                .strip_prefix('[')?
+                .split_once(']')?;
+            Some((index.parse().ok()?, rest.trim_start_matches('.').to_owned()))
+        };
+        if let Some((index, rest)) = part("nets") {
+            let text = self.nets.get(index).map_or("", |net| net.text());
+            return format!("--net {text}: {}", net::word_of(&rest));
+        }
+        if let Some((index, rest)) = part("disks") {
+            let path = self.disks.get(index).and_then(|disk| disk["path"].as_str());
+            return format!("--disk {}: {rest}", path.unwrap_or_default());
+        }
+        match field {
+            "nets" => "--net",
+            "disks" => "--disk",
+            "vsock.dir" => "--vsock-dir",
+            "balloon_mib" => "--balloon (MiB)",
+            other => other,
+        }
+        .to_owned()
+    }
+}
+
+fn read_publishes(texts: &[String], problems: &mut Vec<Problem>) -> Vec<Publish> {
+    let mut publishes: Vec<Publish> = Vec::new();
+    for text in texts {
+        match publish::read(text) {
+            Err(why) => problems.push(Problem::new(format!("--publish {text}"), why)),
+            Ok(one) => {
+                if let Some(other) = publishes.iter().find(|other| one.conflicts_with(other)) {
+                    let why = format!(
+                        "{} port {} is published by {other}, too",
+                        one.protocol, one.host
+                    );
+                    problems.push(Problem::new(format!("--publish {text}"), why));
+                }
+                publishes.push(one);
+            }
+        }
+    }
+    if publishes.len() > MAX_PUBLISHED {
+        let why = format!(
+            "is given {} times, {MAX_PUBLISHED} are allowed",
+            publishes.len()
+        );
+        problems.push(Problem::new("--publish", why));
+    }
+    publishes
+}
+
+/// Why the sockets of a vsock cannot be in `dir`.
+fn objection_to_dir(dir: &Path) -> Option<Problem> {
+    use rustix::fs::{Access, access};
+    let why = match std::fs::metadata(dir) {
+        Err(error) => format!("cannot be read: {error}"),
+        Ok(metadata) if !metadata.is_dir() => "is not a directory".to_owned(),
+        Ok(_) => match access(dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
+            Err(error) => format!("cannot be used: {error}"),
+            Ok(()) if dir.as_os_str().len() + PORT_NAME > MAX_SOCKET_PATH => format!(
+                "its path is too long for sockets in it: {} bytes are allowed",
+                MAX_SOCKET_PATH - PORT_NAME
+            ),
+            Ok(()) => return None,
+        },
+    };
+    Some(Problem::new(format!("--vsock-dir {}", dir.display()), why))
+}
+
+/// A size in whole MiB.
+pub(super) fn whole_mib(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    match bytes % (1 << 20) {
+        0 => Ok(bytes >> 20),
+        _ => Err(format!("{text:?} is not a whole number of MiB")),
+    }
+}
+
+/// A path that means the same to the monitor and to whoever reads the spec.
+fn absolute(path: &str) -> String {
+    std::path::absolute(path)
+        .ok()
+        .and_then(|path| path.into_os_string().into_string().ok())
+        .unwrap_or_else(|| path.to_owned())
+}

@@ -1,0 +1,238 @@
+//! `--net tap[=NAME],addr=CIDR,gw=IP,mac=MAC,mtu=N,dns=IP,dhcp,offloads=on|off`.
+//!
+//! The words become fields of a spec, whose own rules check them. A tap without a name is made in
+//! a namespace of the sliver's own, where the host's side is the gateway: addresses that are not
+//! given are chosen.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde_json::{Value, json};
+use vmm::spec::NetSpec;
+
+use super::words::{Word, split};
+use crate::network::Card;
+
+/// A card as its flag describes it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Net {
+    text: String,
+    tap: Option<Option<String>>,
+    fields: serde_json::Map<String, Value>,
+}
+
+impl Net {
+    /// Reads card `index`, and all that is wrong with it beyond what the spec's rules find.
+    pub(super) fn read(text: &str, index: usize, host_has_ipv6: bool) -> (Self, Vec<String>) {
+        let mut net = Self {
+            text: text.to_owned(),
+            ..Self::default()
+        };
+        let mut mistakes = Vec::new();
+        for word in split(text) {
+            mistakes.extend(net.take(&Word::read(&word)).err());
+        }
+        match &net.tap {
+            None => mistakes.push("begins with tap or tap=NAME".to_owned()),
+            Some(Some(_)) => {}
+            Some(None) => mistakes.extend(net.choose(index, host_has_ipv6).err()),
+        }
+        (net, mistakes)
+    }
+
+    /// Whether its tap is made for it.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.tap, Some(None))
+    }
+
+    /// As it was written.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The card of the spec.
+    pub(super) fn to_json(&self) -> Value {
+        Value::Object(self.fields.clone())
+    }
+
+    fn take(&mut self, word: &Word) -> Result<(), String> {
+        match word.key.as_str() {
+            "tap" => {
+                if self.tap.is_some() {
+                    return Err("tap is given twice".to_owned());
+                }
+                if let Some(name) = &word.value {
+                    self.set("tap", word, json!(name))?;
+                }
+                self.tap = Some(word.value.clone());
+                Ok(())
+            }
+            "addr" => {
+                let text = word.wanted("10.0.0.2/24")?;
+                self.set(
+                    if text.contains(':') { "ipv6" } else { "ipv4" },
+                    word,
+                    json!(text),
+                )
+            }
+            "gw" => {
+                let text = word.wanted("10.0.0.1")?;
+                let field = if text.contains(':') {
+                    "gateway6"
+                } else {
+                    "gateway4"
+                };
+                self.set(field, word, json!(text))
+            }
+            "mac" => self.set("mac", word, json!(word.wanted("02:00:00:00:00:01")?)),
+            "mtu" => {
+                let text = word.wanted("1500")?;
+                let mtu: u64 = text
+                    .parse()
+                    .map_err(|_| format!("mtu={text} is not a whole number"))?;
+                self.set("mtu", word, json!(mtu))
+            }
+            "dns" => {
+                let server = json!(word.wanted("10.0.0.1")?);
+                let servers = self.fields.entry("dns").or_insert_with(|| json!([]));
+                if let Some(servers) = servers.as_array_mut() {
+                    servers.push(server);
+                }
+                Ok(())
+            }
+            "dhcp" => {
+                word.bare()?;
+                self.set("dhcp", word, json!(true))
+            }
+            "offloads" => match word.wanted("off")? {
+                "on" => self.set("offloads", word, json!(true)),
+                "off" => self.set("offloads", word, json!(false)),
+                other => Err(format!("offloads={other} is neither on nor off")),
+            },
+            other => Err(format!(
+                "{other:?} is none of tap, addr, gw, mac, mtu, dns, dhcp and offloads"
+            )),
+        }
+    }
+
+    fn set(&mut self, field: &str, word: &Word, value: Value) -> Result<(), String> {
+        match self.fields.insert(field.to_owned(), value) {
+            None => Ok(()),
+            Some(_) => Err(match field {
+                "ipv4" | "gateway4" => format!("{} is given twice for IPv4", word.key),
+                "ipv6" | "gateway6" => format!("{} is given twice for IPv6", word.key),
+                _ => format!("{} is given twice", word.key),
+            }),
+        }
+    }
+
+    /// Chooses the addresses that are not given on a tap of its own.
+    fn choose(&mut self, index: usize, host_has_ipv6: bool) -> Result<(), String> {
+        if self.fields.contains_key("dhcp") {
+            return Err("dhcp needs a tap with a server on it: tap=NAME".to_owned());
+        }
+        if !self.fields.contains_key("ipv4") && !self.fields.contains_key("ipv6") {
+            // 10.0.2.15 and its gateway are what emulators have given their guests for ages.
+            self.fill("ipv4", format!("10.0.{}.15/24", 2 + index));
+            self.fill("gateway4", format!("10.0.{}.2", 2 + index));
+            if host_has_ipv6 {
+                self.fill("ipv6", format!("fd00:0:0:{index:x}::15/64"));
+                self.fill("gateway6", format!("fd00:0:0:{index:x}::2"));
+            }
+        }
+        // Addresses that are none are left to the spec's rules.
+        if let Some((address, prefix)) = self.address::<Ipv4Addr>("ipv4") {
+            let gateway = neighbour4(address, prefix).ok_or_else(|| no_room("addr", address))?;
+            self.fill("gateway4", gateway.to_string());
+        }
+        if let Some((address, prefix)) = self.address::<Ipv6Addr>("ipv6") {
+            let gateway = neighbour6(address, prefix).ok_or_else(|| no_room("addr", address))?;
+            self.fill("gateway6", gateway.to_string());
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, field: &str, value: String) {
+        self.fields.entry(field).or_insert(Value::String(value));
+    }
+
+    fn address<A: std::str::FromStr>(&self, field: &str) -> Option<(A, u8)> {
+        let (address, prefix) = self.fields.get(field)?.as_str()?.split_once('/')?;
+        Some((address.parse().ok()?, prefix.parse().ok()?))
+    }
+}
+
+fn no_room(word: &str, address: impl std::fmt::Display) -> String {
+    format!("{word}={address}: its prefix has no other address for the host; use a shorter one")
+}
+
+/// The first address of a network that another host than `address` can have.
+fn neighbour4(address: Ipv4Addr, prefix: u8) -> Option<Ipv4Addr> {
+    let host_bits = 32u32
+        .checked_sub(u32::from(prefix))
+        .filter(|bits| *bits > 0)?;
+    let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
+    let network = address.to_bits() & mask;
+    let first = if host_bits == 1 { network } else { network | 1 };
+    let other = if address.to_bits() == first {
+        first + 1
+    } else {
+        first
+    };
+    Some(Ipv4Addr::from_bits(other))
+}
+
+/// The same for IPv6.
+fn neighbour6(address: Ipv6Addr, prefix: u8) -> Option<Ipv6Addr> {
+    let host_bits = 128u32
+        .checked_sub(u32::from(prefix))
+        .filter(|bits| *bits > 0)?;
+    let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+    let network = address.to_bits() & mask;
+    let first = if host_bits == 1 { network } else { network | 1 };
+    let other = if address.to_bits() == first {
+        first + 1
+    } else {
+        first
+    };
+    Some(Ipv6Addr::from_bits(other))
+}
+
+/// The addresses of a card.
+pub(super) fn addresses(spec: &NetSpec) -> Vec<IpAddr> {
+    let four = spec.ipv4().map(|(address, _)| IpAddr::V4(address));
+    let six = spec.ipv6().map(|(address, _)| IpAddr::V6(address));
+    four.into_iter().chain(six).collect()
+}
+
+/// A card that gets a tap of its own: the host's side of it is the card's gateway.
+pub(super) fn card(index: usize, spec: &NetSpec) -> Card {
+    let mut host: Vec<(IpAddr, u8)> = Vec::new();
+    if let (Some((_, prefix)), Some(gateway)) = (spec.ipv4(), spec.gateway4()) {
+        host.push((gateway.into(), prefix));
+    }
+    if let (Some((address, prefix)), Some(gateway)) = (spec.ipv6(), spec.gateway6()) {
+        if gateway.is_unicast_link_local() && !address.is_unicast_link_local() {
+            // It routes, but to speak with the card itself takes an address of its own network.
+            host.push((gateway.into(), 64));
+            host.extend(neighbour6(address, prefix).map(|own| (own.into(), prefix)));
+        } else {
+            host.push((gateway.into(), prefix));
+        }
+    }
+    Card {
+        index,
+        mac: spec.mac(),
+        mtu: spec.mtu(),
+        guest: addresses(spec),
+        host,
+    }
+}
+
+/// The word that a field of a card comes from.
+pub(super) fn word_of(field: &str) -> &str {
+    match field.split('[').next().unwrap_or(field) {
+        "ipv4" | "ipv6" => "addr",
+        "gateway4" | "gateway6" => "gw",
+        other => other,
+    }
+}
