@@ -11,3 +11,4 @@ pub mod rng;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transfer;
+pub mod vsock;
