@@ -9,6 +9,7 @@ pub mod clock;
 pub mod control;
 pub mod core;
 pub mod devices;
+pub mod disk;
 pub mod doze;
 pub mod exit;
 pub mod inherited;
