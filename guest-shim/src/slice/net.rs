@@ -21,9 +21,10 @@ use crate::net::stack::ping::PingId;
 use crate::net::stack::udp::UdpId;
 use crate::net::stack::{Addressing, SocketId, Stack};
 use crate::net::{Error, Interface, Result, TcpOptions};
+use crate::rand;
 use crate::sync::Mutex;
 use crate::task::{self, Poller};
-use crate::time::{Instant, now_unix};
+use crate::time::Instant;
 
 static NET: Mutex<Option<Stack>> = Mutex::new(None);
 
@@ -67,7 +68,7 @@ fn with_running<R>(action: impl FnOnce(&mut Stack) -> R) -> Option<R> {
 fn open() -> Stack {
     let page = info();
     let now = Instant::now();
-    let seed = now_unix().as_nanos() as u64 ^ now.since_start().as_nanos() as u64;
+    let seed = rand::u64();
     let mut stack = Stack::new((page.heap.len / 2) as usize, seed);
     let configs = &page.nets[..page.net_count as usize];
     for found in device::find(device_id::NET) {
