@@ -11,3 +11,4 @@ pub(crate) mod identity;
 pub(crate) mod net;
 pub(crate) mod rand;
 pub(crate) mod task;
+pub(crate) mod vsock;

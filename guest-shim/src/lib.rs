@@ -41,6 +41,7 @@
 //! | [`vcpu`] | vCPUs of the sliver | threads, as many as `SLICE_VCPUS` says or the host has processors |
 //! | [`block`] | virtio block devices | files named in `SLICE_DISKS` |
 //! | [`rand`](mod@rand) | ChaCha20, seeded from the entropy device and the processor | the host's |
+//! | [`vsock`] | virtio socket device | unix sockets in `SLICE_VSOCK_DIR` |
 //! | [`task`] | an executor that rests in `IDLE` | `async-executor` |
 //! | [`net`] | `smoltcp` on virtio network cards | the host's sockets |
 //! | [`quota`] | quota page | nothing is known |
@@ -73,6 +74,7 @@ pub mod sync;
 pub mod task;
 pub mod time;
 pub mod vcpu;
+pub mod vsock;
 
 #[cfg(any(test, not(feature = "desktop")))]
 mod bytes;

@@ -16,5 +16,6 @@ pub(crate) mod identity;
 pub(crate) mod net;
 pub(crate) mod rand;
 pub(crate) mod task;
+pub(crate) mod vsock;
 
 pub use identity::info;

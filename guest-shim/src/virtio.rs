@@ -10,3 +10,4 @@ pub(crate) mod ring;
 pub(crate) mod simulated;
 pub(crate) mod state;
 pub(crate) mod virtq;
+pub(crate) mod vsock;
