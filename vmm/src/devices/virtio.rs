@@ -1,6 +1,7 @@
 //! Virtio 1.2: the MMIO transport, queues that trust nothing, and devices.
 
 pub mod backend;
+pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod console;

@@ -36,6 +36,14 @@ pub struct MapError {
     source: io::Error,
 }
 
+/// Memory could not be given back to the host.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot give back {} bytes of guest memory at {:#x}: {source}", range.len, range.start)]
+pub struct DiscardError {
+    range: Range,
+    source: io::Error,
+}
+
 /// A private anonymous mapping, unmapped when dropped.
 #[derive(Debug)]
 struct Mapping {
@@ -146,6 +154,40 @@ impl GuestRam {
         address: u64,
     ) -> std::result::Result<(), GuestMemoryError> {
         self.memory.write_slice(bytes, GuestAddress(address))
+    }
+
+    /// Gives the whole pages inside `range` back to the host: they read as zeros until they are
+    /// written again. How many bytes that was. Only what devices may write can be given back: to
+    /// the guest it is as if a device had cleared it.
+    pub fn discard(&self, range: Range) -> std::result::Result<u64, DiscardError> {
+        let error = |source: io::Error| DiscardError { range, source };
+        let outside = || error(io::ErrorKind::InvalidInput.into());
+        let end = range.start.checked_add(range.len).ok_or_else(outside)?;
+        if !self.check_range(
+            GuestAddress(range.start),
+            range.len as usize,
+            Permissions::Write,
+        ) {
+            return Err(outside());
+        }
+        let first = range.start.next_multiple_of(PAGE_SIZE);
+        let len = (end / PAGE_SIZE * PAGE_SIZE).saturating_sub(first);
+        if len == 0 {
+            return Ok(0);
+        }
+        let at = self
+            .mapping
+            .start
+            .as_ptr()
+            .wrapping_add((first - self.base) as usize);
+        // SAFETY: the pages lie inside the mapping: `range` does (checked), and so do the whole
+        // pages in it, because the mapping's guest address, `base`, is a multiple of the page size
+        // as its address here is. The mapping is private and anonymous: nothing but its contents
+        // is lost, which is what devices and the guest may write at any moment. No reference to
+        // guest memory exists anywhere, only volatile and atomic accesses by address.
+        unsafe { madvise(at.cast(), len as usize, Advice::LinuxDontNeed) }
+            .map_err(|errno| error(errno.into()))?;
+        Ok(len)
     }
 
     /// Calls `visit` with the guest address and length of each run of pages that may hold
@@ -373,6 +415,51 @@ mod tests {
                 "{address:#x}"
             );
         }
+    }
+
+    #[test]
+    fn whole_pages_are_given_back_and_what_is_around_them_is_kept() {
+        let ram = ram();
+        let start = RAM_BASE + 0x5000;
+        ram.write_any(&[1; 0x4000], start).unwrap();
+        let discard = |start, len| ram.discard(Range { start, len });
+        assert_eq!(discard(start + 1, 0x2fff).unwrap(), 0x2000);
+        assert_eq!(discard(start + 1, 0xfff).unwrap(), 0);
+        assert_eq!(discard(start + 0x3001, 0xffe).unwrap(), 0);
+        let mut bytes = vec![0; 0x4000];
+        ram.read_slice(&mut bytes, GuestAddress(start)).unwrap();
+        let kept = |at: usize| !(0x1000..0x3000).contains(&at);
+        assert!(
+            bytes
+                .iter()
+                .enumerate()
+                .all(|(at, byte)| *byte == u8::from(kept(at)))
+        );
+    }
+
+    #[test]
+    fn only_memory_that_devices_may_write_can_be_given_back() {
+        let ram = ram();
+        let end = RAM_BASE + (4 << 20);
+        ram.write_any(&[1; 0x3000], RAM_BASE).unwrap();
+        for (start, len) in [
+            (RAM_BASE, 0x1000),
+            (RAM_BASE + 0x2000, 0x2000),
+            (RAM_BASE - 0x1000, 0x1000),
+            (end - 0x1000, 0x2000),
+            (end, 0x1000),
+            (u64::MAX - 0xfff, 0x1000),
+            (RAM_BASE + 0x3000, u64::MAX),
+        ] {
+            assert!(
+                ram.discard(Range { start, len }).is_err(),
+                "{start:#x} {len:#x}"
+            );
+        }
+        assert_eq!(
+            ram.read_obj::<u8>(GuestAddress(RAM_BASE + 0x2fff)).unwrap(),
+            1
+        );
     }
 
     #[test]
