@@ -19,6 +19,8 @@ pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What makes an executable a native image: static, where a sliver's memory begins, each segment
 /// on pages of its own with one permission, and with frame pointers for backtraces.
 pub const IMAGE_RUSTFLAGS: &[&str] = &[
+    // Lets a package leave out of its images' builds what only its tests need.
+    "--cfg=slice_image",
     "-Crelocation-model=static",
     "-Cforce-frame-pointers=yes",
     "-Clink-arg=-nostartfiles",

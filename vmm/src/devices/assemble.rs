@@ -12,9 +12,13 @@ use slice_abi::info::NetConfig;
 use super::input::Input;
 use super::output::Output;
 use super::virtio::backend::Backend;
+use super::virtio::balloon::Balloon;
+use super::virtio::block::Block;
 use super::virtio::console::Console;
 use super::virtio::net::{Net, net_config};
 use super::virtio::rng::Rng;
+use super::virtio::vsock::{Vsock, VsockError};
+use crate::disk::{Disk, DiskError};
 use crate::net::tap::{Tap, TapError};
 use crate::spec::{NetSpec, SliverSpec};
 
@@ -50,6 +54,10 @@ pub enum AssembleError {
     TwoTaps { card: usize, name: String },
     #[error("nets[{card}]: {problem}")]
     Tap { card: usize, problem: TapError },
+    #[error("disks[{disk}]: {problem}")]
+    Disk { disk: usize, problem: DiskError },
+    #[error("vsock: {0}")]
+    Vsock(#[from] VsockError),
 }
 
 /// Makes the devices of a spec.
@@ -64,12 +72,21 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
         input.map(Input::new),
         spec.console(),
     );
-    let mut backends: Vec<Box<dyn Backend>> = vec![Box::new(console), Box::new(Rng::new())];
+    let balloon = Balloon::new(spec.balloon_mib(), spec.memory_bytes());
+    let mut backends: Vec<Box<dyn Backend>> =
+        vec![Box::new(console), Box::new(Rng::new()), Box::new(balloon)];
     let mut nets = Vec::with_capacity(count);
     for (card, net) in spec.nets().iter().enumerate() {
         let tap = tap(card, net, outside.taps.remove(&card))?;
         nets.push(net_config(net, backends.len() as u32));
         backends.push(Box::new(Net::new(tap, net, format!("net{card}"))));
+    }
+    for (disk, spec) in spec.disks().iter().enumerate() {
+        let file = Disk::open(spec).map_err(|problem| AssembleError::Disk { disk, problem })?;
+        backends.push(Box::new(Block::new(file, spec, &format!("disk{disk}"))));
+    }
+    if let Some(vsock) = spec.vsock() {
+        backends.push(Box::new(Vsock::new(vsock)?));
     }
     Ok(Assembly { backends, nets })
 }
