@@ -98,7 +98,10 @@ impl Stack {
 
     /// Does all there is to do.
     pub(crate) fn poll(&mut self, now: Instant) {
-        let due = self.touched || matches!(self.deadline, Some(Some(at)) if at <= now);
+        let mut due = self.touched || matches!(self.deadline, Some(Some(at)) if at <= now);
+        for link in &mut self.links {
+            due |= link.has_room_again();
+        }
         self.touched = false;
         let mut active = due;
         for index in 0..self.links.len() {
@@ -116,7 +119,7 @@ impl Stack {
             self.deadline = None;
             self.listeners.tend(&mut self.links, &mut self.pool);
             for link in &mut self.links {
-                link.tend(&mut self.pool);
+                link.tend(&mut self.pool, now);
             }
             if self.is_configured() {
                 self.unconfigured.drain(..).for_each(Waker::wake);
@@ -157,7 +160,7 @@ impl Stack {
         if self.is_configured() {
             return Poll::Ready(());
         }
-        self.unconfigured.push(context.waker().clone());
+        add_waker(&mut self.unconfigured, context);
         Poll::Pending
     }
 
@@ -212,6 +215,14 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+}
+
+/// Has whoever asks woken with others, once.
+fn add_waker(wakers: &mut Vec<Waker>, context: &Context<'_>) {
+    let waker = context.waker();
+    if !wakers.iter().any(|known| known.will_wake(waker)) {
+        wakers.push(waker.clone());
     }
 }
 

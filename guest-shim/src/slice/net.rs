@@ -110,7 +110,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        with(|stack| stack.end_listener(self.0));
+        with(|stack| stack.end_listener(self.0, Instant::now()));
     }
 }
 
@@ -127,7 +127,7 @@ impl Stream {
         let ends = with(|stack| {
             let ends = stack.ends(id);
             if ends.is_none() {
-                stack.release(id);
+                stack.release(id, Instant::now());
             }
             ends
         });
@@ -150,7 +150,7 @@ impl Stream {
     }
 
     pub(crate) fn shutdown(&self) -> Result<()> {
-        with(|stack| stack.shut_down(self.id));
+        with(|stack| stack.shut_down(self.id, Instant::now()));
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        with(|stack| stack.release(self.id));
+        with(|stack| stack.release(self.id, Instant::now()));
     }
 }
 
@@ -193,7 +193,7 @@ impl Connecting {
 impl Drop for Connecting {
     fn drop(&mut self) {
         if let Some(id) = self.0 {
-            with(|stack| stack.release(id));
+            with(|stack| stack.release(id, Instant::now()));
         }
     }
 }

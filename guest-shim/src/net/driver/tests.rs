@@ -166,6 +166,43 @@ fn a_card_is_as_its_device_says() {
 }
 
 #[test]
+fn what_has_no_room_goes_on_when_there_is_some() {
+    let host = Host::new();
+    let offer = Offer {
+        queue_size_max: 4,
+        ..host.offer(Side::Left, F_VERSION_1 | F_EVENT_IDX)
+    };
+    let mut stack = Stack::new(0, 1);
+    let card = VirtioCard::open(host.window(Side::Left), &offer, 1);
+    let addressing = Addressing {
+        v4: Some(([192, 0, 2, 1].into(), 24)),
+        ..Addressing::default()
+    };
+    let mut now = Instant::from_nanos(1);
+    stack.add("net0", Box::new(card), addressing, now);
+    let socket = stack.bind_udp("0.0.0.0:9".parse().unwrap()).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..20 {
+        let everyone = "255.255.255.255:9".parse().unwrap();
+        let sent = stack.poll_send(socket, b"hello", everyone, &mut context);
+        assert!(sent.is_ready());
+    }
+    let mut rests = 0;
+    while host.counts(Side::Left).0 < 20 {
+        stack.poll(now);
+        let deadline = stack.deadline(now);
+        if deadline.is_none_or(|deadline| deadline > now) {
+            // Only the device ends this rest.
+            assert_eq!(deadline, None);
+            host.serve();
+            rests += 1;
+        }
+        now += Duration::from_micros(1);
+    }
+    assert_eq!(rests, 5);
+}
+
+#[test]
 fn a_device_that_lies_does_no_harm_and_is_reset_a_few_times() {
     let host = Host::new();
     let mut near = stack(&host, Side::Left, 1, ALL);
@@ -177,7 +214,7 @@ fn a_device_that_lies_does_no_harm_and_is_reset_a_few_times() {
     };
     for round in 0..2000 {
         if let Ok(id) = near.connect("192.0.2.9:1".parse().unwrap(), &small) {
-            near.release(id);
+            near.release(id, now);
         }
         near.poll(now);
         host.lie(Side::Left, round);

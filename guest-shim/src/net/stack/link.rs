@@ -6,6 +6,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::time::Duration;
 
 use smoltcp::iface::{
     Config, Interface as SmoltcpInterface, PollIngressSingleResult, PollResult, SocketHandle,
@@ -18,7 +19,7 @@ use smoltcp::wire::{EthernetAddress, IpCidr};
 use super::addresses::{Addressing, link_local};
 use super::pool::Pool;
 use super::stack_time;
-use super::tcp::{Patience, patience};
+use super::tcp::set_patience;
 use crate::net::card::{Card, Port, Properties, capabilities};
 use crate::net::interface::Interface;
 use crate::time::Instant;
@@ -29,14 +30,16 @@ const PASSES: usize = 64;
 /// Connections that are kept after their end to catch what may still be under way.
 const TIME_WAITS: usize = 64;
 
-/// Looks at a closed connection whose reset does not leave before it is forgotten.
-const RESET_LOOKS: u8 = 4;
+/// How long the other end of a connection that this one has ended may take to see it.
+const END_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A connection that nobody holds.
+/// A connection that this end has ended.
 #[derive(Debug)]
-struct Orphan {
+struct Ending {
     handle: SocketHandle,
-    looks: u8,
+    since: Instant,
+    /// Whether somebody holds it still, and may read.
+    held: bool,
 }
 
 /// A card in use.
@@ -50,8 +53,8 @@ pub(super) struct Link {
     addressing: Addressing,
     dhcp: Option<SocketHandle>,
     pub(super) dns: Option<SocketHandle>,
-    /// Connections that nobody holds any more, until they have ended.
-    orphans: Vec<Orphan>,
+    /// Connections that this end has ended and the other has not.
+    endings: Vec<Ending>,
     /// Those of them that have ended but are kept, the oldest first.
     time_waits: VecDeque<SocketHandle>,
     /// Something could not be sent for want of room.
@@ -82,7 +85,7 @@ impl Link {
             addressing,
             dhcp: None,
             dns: None,
-            orphans: Vec::new(),
+            endings: Vec::new(),
             time_waits: VecDeque::new(),
             cramped: false,
         };
@@ -145,45 +148,64 @@ impl Link {
         self.card.rest(self.cramped)
     }
 
+    /// Whether what could not be sent for want of room can be sent now.
+    pub(super) fn has_room_again(&mut self) -> bool {
+        self.cramped && self.card.split().1.has_room()
+    }
+
     /// When a socket wants to be looked at.
     pub(super) fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        let at = self.interface.poll_at(stack_time(now), &self.sockets)?;
-        let nanos = (at.total_micros().max(0) as u64).saturating_mul(1000);
-        let at = Instant::from_nanos(nanos);
+        let at = self.interface.poll_at(stack_time(now), &self.sockets);
+        let at = at.map(|at| {
+            let nanos = (at.total_micros().max(0) as u64).saturating_mul(1000);
+            Instant::from_nanos(nanos)
+        });
         // Who wants to send now but has no room waits for room, not for a time.
-        (at > now || !self.cramped).then_some(at)
+        let at = at.filter(|&at| at > now || !self.cramped);
+        let ends = self
+            .endings
+            .iter()
+            .map(|ending| ending.since + END_PATIENCE);
+        at.into_iter().chain(ends).min()
     }
 
     /// Does what is due after sockets may have changed.
-    pub(super) fn tend(&mut self, pool: &mut Pool) {
+    pub(super) fn tend(&mut self, pool: &mut Pool, now: Instant) {
         self.apply_lease();
         for (_, socket) in self.sockets.iter_mut() {
             if let Socket::Tcp(socket) = socket {
-                patience(socket, Patience::Held);
+                set_patience(socket);
             }
         }
         let Self {
             sockets,
-            orphans,
+            endings,
             time_waits,
             ..
         } = self;
-        orphans.retain_mut(|orphan| {
-            let handle = orphan.handle;
-            let socket = sockets.get_mut::<tcp::Socket<'_>>(handle);
+        endings.retain(|ending| {
+            let socket = sockets.get_mut::<tcp::Socket<'_>>(ending.handle);
+            let late = now >= ending.since + END_PATIENCE;
+            if ending.held {
+                let open = is_ending(socket.state());
+                if open && late {
+                    socket.abort();
+                }
+                return open && !late;
+            }
             // What comes for nobody must not close the window.
             while socket.can_recv() && socket.recv(|bytes| (bytes.len(), ())).is_ok() {}
-            patience(socket, Patience::Orphan);
             match socket.state() {
-                tcp::State::TimeWait => time_waits.push_back(handle),
-                tcp::State::Closed if socket.remote_endpoint().is_none() || orphan.looks == 0 => {
-                    give_back(sockets, pool, handle);
+                tcp::State::TimeWait => time_waits.push_back(ending.handle),
+                tcp::State::Closed if late || socket.remote_endpoint().is_none() => {
+                    give_back(sockets, pool, ending.handle);
                 }
-                tcp::State::Closed => {
-                    orphan.looks -= 1;
+                _ => {
+                    if late {
+                        socket.abort();
+                    }
                     return true;
                 }
-                _ => return true,
             }
             false
         });
@@ -197,11 +219,13 @@ impl Link {
         }
     }
 
-    /// Takes over a connection that nobody holds any more.
-    pub(super) fn adopt(&mut self, handle: SocketHandle) {
-        self.orphans.push(Orphan {
+    /// Takes note that this end of a connection has ended.
+    pub(super) fn end(&mut self, handle: SocketHandle, now: Instant, held: bool) {
+        self.endings.retain(|ending| ending.handle != handle);
+        self.endings.push(Ending {
             handle,
-            looks: RESET_LOOKS,
+            since: now,
+            held,
         });
     }
 
@@ -329,6 +353,14 @@ impl Link {
 
 fn version(address: IpAddr) -> smoltcp::wire::IpVersion {
     smoltcp::wire::IpAddress::from(address).version()
+}
+
+/// Whether this end of a connection has ended and the other has not seen it.
+fn is_ending(state: tcp::State) -> bool {
+    matches!(
+        state,
+        tcp::State::FinWait1 | tcp::State::Closing | tcp::State::LastAck
+    )
 }
 
 fn give_back(sockets: &mut SocketSet<'static>, pool: &mut Pool, handle: SocketHandle) {

@@ -17,7 +17,7 @@ use smoltcp::socket::tcp::{self, State};
 use super::link::Link;
 use super::pool::Pool;
 use super::tcp::door;
-use super::{SocketId, Stack};
+use super::{SocketId, Stack, add_waker};
 use crate::net::wire::Layout;
 use crate::net::{Error, Result, TcpOptions};
 use crate::time::Instant;
@@ -107,7 +107,7 @@ impl Stack {
                 is_established(socket).then_some((index, id, socket.remote_endpoint()?))
             });
         let Some((index, id, remote)) = accepted else {
-            listener.wakers.push(context.waker().clone());
+            add_waker(&mut listener.wakers, context);
             return Poll::Pending;
         };
         listener.pending.remove(index);
@@ -115,13 +115,13 @@ impl Stack {
     }
 
     /// Ends a listener. Connections that were not accepted are reset.
-    pub(crate) fn end_listener(&mut self, id: ListenerId) {
+    pub(crate) fn end_listener(&mut self, id: ListenerId, now: Instant) {
         let Some(listener) = self.listeners.0[id.0].take() else {
             return;
         };
         for id in listener.pending {
             self.abort(id);
-            self.links[id.link].adopt(id.handle);
+            self.release(id, now);
         }
     }
 

@@ -8,8 +8,10 @@ use smoltcp::socket::tcp::{self, RecvError, State};
 use smoltcp::time::Duration;
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 
+use super::pool::micros;
 use super::{SocketId, Stack};
 use crate::net::{Error, Result, TcpOptions};
+use crate::time::Instant;
 
 /// How long somebody who connects waits for an answer.
 const CONNECT_PATIENCE: core::time::Duration = core::time::Duration::from_secs(30);
@@ -18,32 +20,24 @@ const CONNECT_PATIENCE: core::time::Duration = core::time::Duration::from_secs(3
 const GIVEN_UP: core::time::Duration = core::time::Duration::from_secs(29);
 
 /// How long whoever has sent a SYN has for the rest of it.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(15);
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(6);
 
 /// How long what has been sent may stay without an answer.
 const SEND_PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long a connection that nobody holds may take to end.
-const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Who has a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
-    Held,
-    Orphan,
-}
-
 /// Sets how long the other end may be silent, by what is expected of it. A connection on which
 /// nothing is under way may be silent for ever.
-pub(super) fn patience(socket: &mut tcp::Socket<'_>, whose: Patience) {
-    let keeps_alive = socket.keep_alive().map(|interval| interval * 4);
-    let limit = match (socket.state(), whose) {
-        (State::SynSent, _) => Some(smoltcp_duration(CONNECT_PATIENCE)),
-        (State::SynReceived, _) => Some(HANDSHAKE_PATIENCE),
-        (_, Patience::Orphan) => Some(ORPHAN_PATIENCE),
-        (State::FinWait1 | State::Closing | State::LastAck, _) => Some(SEND_PATIENCE),
-        _ if socket.send_queue() > 0 => Some(SEND_PATIENCE),
-        _ => keeps_alive,
+///
+/// `smoltcp` counts from the last packet that came, or from the first byte written after all before
+/// it were acknowledged. So this is not for the end of a connection, which may come after a long
+/// silence.
+pub(super) fn set_patience(socket: &mut tcp::Socket<'_>) {
+    let limit = match socket.state() {
+        State::SynSent => Some(micros(CONNECT_PATIENCE)),
+        State::SynReceived => Some(HANDSHAKE_PATIENCE),
+        State::Established | State::CloseWait if socket.send_queue() > 0 => Some(SEND_PATIENCE),
+        State::Established | State::CloseWait => socket.keep_alive().map(|often| often * 4),
+        _ => None,
     };
     socket.set_timeout(limit);
 }
@@ -64,7 +58,7 @@ impl Stack {
             self.pool.give_back(socket);
             return Err(Error::Unreachable);
         }
-        patience(&mut socket, Patience::Held);
+        set_patience(&mut socket);
         let handle = self.links[link].sockets.add(socket);
         self.touch();
         Ok(SocketId { link, handle })
@@ -141,8 +135,9 @@ impl Stack {
     }
 
     /// Ends what this side sends: after what is queued, the other end sees the end.
-    pub(crate) fn shut_down(&mut self, id: SocketId) {
+    pub(crate) fn shut_down(&mut self, id: SocketId, now: Instant) {
         self.tcp(id).close();
+        self.links[id.link].end(id.handle, now, true);
         self.touch();
     }
 
@@ -153,9 +148,9 @@ impl Stack {
     }
 
     /// Lets go of a connection. It goes on until what is queued has been sent.
-    pub(crate) fn release(&mut self, id: SocketId) {
+    pub(crate) fn release(&mut self, id: SocketId, now: Instant) {
         self.tcp(id).close();
-        self.links[id.link].adopt(id.handle);
+        self.links[id.link].end(id.handle, now, false);
         self.touch();
     }
 
@@ -185,10 +180,6 @@ impl Stack {
         let mut sockets = self.links[link].sockets.iter();
         self.listeners.has_port(port) || sockets.any(|(_, socket)| of(socket) == Some(port))
     }
-}
-
-fn smoltcp_duration(duration: core::time::Duration) -> Duration {
-    super::pool::micros(duration)
 }
 
 /// Where a socket listens that is for one connection, to `to`.

@@ -11,14 +11,14 @@ fn transfer(quality: Quality, to: &str, length: usize, options: TcpOptions) -> W
     world.run(|world, context| {
         push(&mut world.client, near, &mut out, context);
         if out.is_empty() {
-            world.client.shut_down(near);
+            world.client.shut_down(near, world.now);
         }
         let end = pull(&mut world.server, far, &mut there, context);
         let mut rest = &there[echoed..];
         push(&mut world.server, far, &mut rest, context);
         echoed = there.len() - rest.len();
         if end && echoed == there.len() {
-            world.server.shut_down(far);
+            world.server.shut_down(far, world.now);
         }
         pull(&mut world.client, near, &mut back, context).then_some(())
     });

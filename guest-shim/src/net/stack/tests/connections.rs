@@ -30,7 +30,7 @@ fn two_hundred_connect_at_once_and_all_are_accepted() {
         world.run(|world, context| {
             while let Some((id, _)) = accepted(world, listener, context) {
                 far += 1;
-                world.server.release(id);
+                world.server.release(id, world.now);
             }
             near.retain(|&id| connected(world, id, context).map(Result::unwrap).is_none());
             (far == 200 && near.is_empty()).then_some(())
@@ -65,7 +65,7 @@ fn a_connection_per_request_leaves_few_sockets_behind() {
                 return true;
             }
             push(&mut world.server, id, &mut &b"answer"[..], context);
-            world.server.release(id);
+            world.server.release(id, world.now);
             false
         });
         asking.retain_mut(|(id, asked, answer)| {
@@ -78,7 +78,7 @@ fn a_connection_per_request_leaves_few_sockets_behind() {
             }
             assert_eq!(answer, b"answer");
             answered += 1;
-            world.client.release(*id);
+            world.client.release(*id, world.now);
             false
         });
         most = most.max(sockets(&world.server));
@@ -102,8 +102,8 @@ fn without_memory_a_client_waits_and_is_served_when_there_is_some() {
     world.pass(Duration::from_millis(100));
     let mut context = Context::from_waker(Waker::noop());
     assert_eq!(connected(&mut world, third, &mut context), None);
-    world.client.release(first.0);
-    world.server.release(first.1);
+    world.client.release(first.0, world.now);
+    world.server.release(first.1, world.now);
     world
         .run(|world, context| connected(world, third, context))
         .unwrap();
@@ -121,10 +121,49 @@ fn a_released_connection_sends_what_was_written_and_then_ends() {
     let data = noise(60_000);
     let mut context = Context::from_waker(Waker::noop());
     push(&mut world.server, far, &mut &data[..], &mut context);
-    world.server.release(far);
+    world.server.release(far, world.now);
     let mut got = Vec::new();
     world.run(|world, context| pull(&mut world.client, near, &mut got, context).then_some(()));
     assert_eq!(got, data);
+}
+
+#[test]
+fn a_connection_can_end_well_after_a_long_silence() {
+    let options = TcpOptions::default();
+    let mut world = World::new(Quality::default());
+    let listener = world.listen("[::]:80", options);
+    let (near, far) = world.connection(listener, V6, &options);
+    world.pass(Duration::from_secs(500));
+    world.server.release(far, world.now);
+    let mut got = Vec::new();
+    world.run(|world, context| pull(&mut world.client, near, &mut got, context).then_some(()));
+    world.pass(Duration::from_secs(30));
+    world.client.release(near, world.now);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(sockets(&world.client), 0);
+}
+
+#[test]
+fn a_connection_whose_other_end_is_gone_ends_in_time() {
+    let options = TcpOptions::default();
+    let mut world = World::new(Quality::default());
+    let listener = world.listen("[::]:80", options);
+    let (_, released) = world.connection(listener, V4, &options);
+    let (_, shut) = world.connection(listener, V4, &options);
+    let (_, writing) = world.connection(listener, V4, &options);
+    world.cable.cut();
+    world.server.release(released, world.now);
+    world.server.shut_down(shut, world.now);
+    let mut context = Context::from_waker(Waker::noop());
+    push(&mut world.server, writing, &mut &b"x"[..], &mut context);
+    world.pass(Duration::from_secs(200));
+    for id in [shut, writing] {
+        let read = world.server.poll_read(id, &mut [0; 9], &mut context);
+        assert_eq!(read, Poll::Ready(Err(Error::ConnectionReset)));
+        world.server.release(id, world.now);
+    }
+    world.pass(Duration::from_secs(100));
+    assert_eq!(sockets(&world.server), 0);
 }
 
 #[test]
@@ -133,7 +172,7 @@ fn one_direction_ends_and_the_other_goes_on() {
     let mut world = World::new(Quality::default());
     let listener = world.listen("[::]:80", options);
     let (near, far) = world.connection(listener, V4, &options);
-    world.client.shut_down(near);
+    world.client.shut_down(near, world.now);
     let mut got = Vec::new();
     world.run(|world, context| pull(&mut world.server, far, &mut got, context).then_some(()));
     let mut context = Context::from_waker(Waker::noop());
@@ -144,7 +183,7 @@ fn one_direction_ends_and_the_other_goes_on() {
     // It may last for as long as it likes.
     world.pass(Duration::from_secs(200));
     push(&mut world.server, far, &mut &b"late"[..], &mut context);
-    world.server.release(far);
+    world.server.release(far, world.now);
     world.run(|world, context| pull(&mut world.client, near, &mut got, context).then_some(()));
     assert_eq!(got, b"late");
 }
@@ -190,7 +229,7 @@ fn an_abort_resets_the_other_end() {
     let listener = world.listen("[::]:80", options);
     let (near, far) = world.connection(listener, V4, &options);
     world.client.abort(near);
-    world.client.release(near);
+    world.client.release(near, world.now);
     let read =
         world.run(|world, context| ready(world.server.poll_read(far, &mut [0; 10], context)));
     assert_eq!(read, Err(Error::ConnectionReset));
@@ -227,8 +266,8 @@ fn where_nobody_is_a_connection_takes_too_long() {
     });
     assert_eq!(given_up, Err(Error::TimedOut));
     // Nor is what it leaves behind kept for ever.
-    world.client.release(id);
-    world.pass(Duration::from_secs(30));
+    world.client.release(id, world.now);
+    world.pass(Duration::from_secs(70));
     assert_eq!(sockets(&world.client), 0);
 }
 
@@ -337,7 +376,7 @@ fn a_port_has_one_listener_until_it_ends() {
     );
     let near = world.client.connect(address(V4), &options).unwrap();
     world.pass(Duration::from_millis(1));
-    world.server.end_listener(any);
+    world.server.end_listener(any, world.now);
     // Who was not accepted learns it.
     let read =
         world.run(|world, context| ready(world.client.poll_read(near, &mut [0; 9], context)));

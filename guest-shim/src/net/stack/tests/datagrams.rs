@@ -206,6 +206,76 @@ fn a_card_is_told_with_its_addresses() {
     assert_eq!(cable.frames(), 1, "it asks");
 }
 
+/// What a DHCP server says to a message: this is your address.
+fn lease(message: &[u8]) -> Vec<u8> {
+    use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr};
+    let packet = DhcpPacket::new_checked(message).unwrap();
+    let asked = DhcpRepr::parse(&packet).unwrap();
+    let server = [192, 0, 2, 1].into();
+    let answer = DhcpRepr {
+        message_type: match asked.message_type {
+            DhcpMessageType::Discover => DhcpMessageType::Offer,
+            _ => DhcpMessageType::Ack,
+        },
+        your_ip: [192, 0, 2, 77].into(),
+        server_ip: server,
+        router: Some(server),
+        subnet_mask: Some([255, 255, 255, 0].into()),
+        server_identifier: Some(server),
+        dns_servers: Some([server].into_iter().collect()),
+        lease_duration: Some(3600),
+        requested_ip: None,
+        client_identifier: None,
+        parameter_request_list: None,
+        max_size: None,
+        ..asked
+    };
+    let mut bytes = vec![0; answer.buffer_len()];
+    answer
+        .emit(&mut DhcpPacket::new_unchecked(&mut bytes[..]))
+        .unwrap();
+    bytes
+}
+
+#[test]
+fn dhcp_gives_an_address_a_gateway_and_a_name_server() {
+    let mut world = World::new(Quality::default());
+    let asking = Addressing {
+        dhcp: true,
+        ..Addressing::default()
+    };
+    let cable = Cable::new(Quality::default());
+    (world.server, world.client) = (Stack::new(1 << 20, 1), Stack::new(1 << 20, 2));
+    world
+        .server
+        .add("net0", cable.end(End::Server), addressing(1), world.now);
+    world
+        .client
+        .add("net0", cable.end(End::Client), asking, world.now);
+    world.cable = cable;
+    let server = world.server.bind_udp(address("0.0.0.0:67")).unwrap();
+    let mut buffer = [0; 1500];
+    world.run(|world, context| {
+        while let Poll::Ready(Ok((length, _))) =
+            world.server.poll_receive(server, &mut buffer, context)
+        {
+            let everyone = address("255.255.255.255:68");
+            let answer = lease(&buffer[..length]);
+            assert!(
+                world
+                    .server
+                    .poll_send(server, &answer, everyone, context)
+                    .is_ready()
+            );
+        }
+        ready(world.client.poll_configured(context))
+    });
+    let told = &world.client.interfaces()[0].addresses;
+    assert_eq!(told[0], ("192.0.2.77".parse().unwrap(), 24));
+    assert_eq!(world.client.route(address("203.0.113.5:1")), Some(0));
+    assert!(world.client.ask("host.example").is_ok());
+}
+
 #[test]
 fn each_card_leads_to_its_own_network_and_one_to_all_others() {
     let now = Instant::from_nanos(1);
