@@ -22,12 +22,6 @@ impl Input {
         Self { file, ended: false }
     }
 
-    /// Reads the monitor's standard input.
-    pub fn stdin() -> io::Result<Self> {
-        let file = io::stdin().as_fd().try_clone_to_owned()?;
-        Ok(Self::new(file.into()))
-    }
-
     /// Reads what is there at once. How much that was: 0 if nothing is there, or ever will be.
     pub fn read(&mut self, bytes: &mut [u8]) -> usize {
         if self.ended || !has_bytes(&self.file) {
