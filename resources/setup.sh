@@ -2,7 +2,8 @@
 # Installs the Debian packages that building needs, and with an argument what more is needed:
 #   resources/setup.sh           to build and run: a C linker
 #   resources/setup.sh tests     to run every test: gdb
-#   resources/setup.sh benches   to run every benchmark: QEMU, to be compared with
+#   resources/setup.sh fuzz      to fuzz: a C++ compiler
+#   resources/setup.sh benches   to run every benchmark: what it is compared with
 # Does nothing, and asks nobody, where they are there already.
 set -eu
 
@@ -18,8 +19,16 @@ need cc gcc libc6-dev
 case "${1:-}" in
     "") ;;
     tests) need gdb gdb ;;
-    benches) need qemu-system-x86_64 qemu-system-x86 ;;
-    *) echo "usage: $0 [tests|benches]" >&2; exit 2 ;;
+    fuzz) need c++ g++ ;;
+    benches)
+        need qemu-system-x86_64 qemu-system-x86
+        need ip iproute2
+        need ethtool ethtool
+        need iperf3 iperf3
+        need fio fio
+        need wrk wrk
+        ;;
+    *) echo "usage: $0 [tests|fuzz|benches]" >&2; exit 2 ;;
 esac
 [ -n "$missing" ] || exit 0
 
