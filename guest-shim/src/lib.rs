@@ -35,6 +35,7 @@
 //! | | in a slice | on a desktop |
 //! |---|---|---|
 //! | [`print!`], [`eprint!`] | virtio console | standard output, standard error |
+//! | [`console::read_line`] | virtio console | standard input |
 //! | [`args`] | from the info page | from the command line |
 //! | [`sliver_name`], [`slice_name`] | from the info page | `SLIVER_NAME`, else the program's name; `SLICE_NAME`, else `local_desktop` |
 //! | [`time`] | clock record | the host's clocks |

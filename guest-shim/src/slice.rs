@@ -13,6 +13,7 @@ pub(crate) mod console;
 pub(crate) mod control;
 pub(crate) mod device;
 pub(crate) mod identity;
+pub(crate) mod input;
 pub(crate) mod net;
 pub(crate) mod rand;
 pub(crate) mod task;

@@ -1,9 +1,10 @@
 //! The console's device: the transmit queue of a virtio console (virtio 1.2, 5.3).
 //!
-//! It comes up with the first line. Without such a device in the table, output is dropped.
+//! It comes up with the first line, and once more when the program first reads. Without such a device in the table, output is dropped.
 #![allow(unsafe_code, reason = "a device reads memory and has registers")]
 
 use core::fmt;
+use core::sync::atomic::Ordering;
 
 use slice_abi::device::device_id;
 
@@ -13,10 +14,11 @@ use super::turn::Turn;
 use crate::line::{LineBuffer, Port};
 use crate::sync::Mutex;
 use crate::virtio::mmio::{Device, F_VERSION_1, Setup};
-use crate::virtio::ring::Ring;
+use crate::virtio::ring::{Parts, Ring};
 use crate::virtio::virtq::{Buffer, Queue, Tell};
 
-/// The queue of port 0 for what goes out.
+/// The queues of port 0, for what comes in and what goes out.
+const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
 
 /// Lines that can be on their way at once.
@@ -50,6 +52,17 @@ pub(crate) fn eprint(text: fmt::Arguments<'_>) {
 
 pub(crate) fn flush() {
     TURN.with(|| CONSOLE.lock().flush());
+}
+
+/// Starts the device anew, with a queue for what comes in: a program that reads nothing need not pay
+/// for one. `None` without a console.
+pub(super) fn receive_into(ring: Parts) -> Option<Device<Registers>> {
+    TURN.with(|| CONSOLE.lock().reopen(ring))
+}
+
+/// Tells the device that there are buffers for what comes in.
+pub(super) fn notify_receive(device: Device<Registers>) {
+    device.notify(RECEIVE);
 }
 
 /// The console for a vCPU that is about to end the sliver, whoever prints. `None` if the console
@@ -102,11 +115,26 @@ impl Console {
 
     fn write(&mut self, text: &str) {
         if matches!(self.output, Output::Unopened) {
-            self.output = Transmitter::open().map_or(Output::Absent, Output::Open);
+            self.output = Transmitter::open(None).map_or(Output::Absent, Output::Open);
         }
         if let Output::Open(transmitter) = &mut self.output {
             self.line.write(text.as_bytes(), transmitter);
         }
+    }
+
+    fn reopen(&mut self, receive: Parts) -> Option<Device<Registers>> {
+        self.flush();
+        if let Output::Open(transmitter) = &self.output {
+            transmitter.device.reset();
+            let state = device::find(device_id::CONSOLE).next()?.state();
+            while state.status.load(Ordering::Acquire) != 0 {
+                control::idle(None);
+            }
+        }
+        let transmitter = Transmitter::open(Some(receive))?;
+        let device = transmitter.device;
+        self.output = Output::Open(transmitter);
+        Some(device)
     }
 
     /// Sends what is left, line end or not.
@@ -132,12 +160,15 @@ struct Transmitter {
 }
 
 impl Transmitter {
-    fn open() -> Option<Self> {
+    fn open(receive: Option<Parts>) -> Option<Self> {
         let found = device::find(device_id::CONSOLE).next()?;
         let mut setup = Setup::negotiate(found.registers(), F_VERSION_1);
         let mut queue = Queue::new(RING.parts(), F_VERSION_1);
         // Lines that are taken end no rest, unless it is for them.
         queue.ask(Tell::Never);
+        if let Some(receive) = receive {
+            setup.queue(RECEIVE, receive);
+        }
         setup.queue(TRANSMIT, queue.ring());
         Some(Self {
             device: setup.start(),

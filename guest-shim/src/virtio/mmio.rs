@@ -54,7 +54,7 @@ pub(crate) struct Setup<W> {
 }
 
 /// A device that runs.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Device<W> {
     window: W,
 }
@@ -117,8 +117,8 @@ impl<W: Window> Device<W> {
         self.window.write(register::QUEUE_NOTIFY, index);
     }
 
-    /// Puts the device back into the state it was in when the sliver started: it lets go of all
-    /// memory, and can be [negotiated](Setup::negotiate) with anew.
+    /// Puts the device back into the state it was in when the sliver started. When its status has
+    /// become 0 it has let go of all memory, and can be [negotiated](Setup::negotiate) with anew.
     pub(crate) fn reset(self) -> W {
         self.window.write(register::STATUS, 0);
         self.window
