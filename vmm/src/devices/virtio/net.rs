@@ -1,7 +1,7 @@
 //! The network card (virtio 1.2, 5.1): one receive and one transmit queue in front of a [`Tap`].
 //!
 //! Frames go between the guest's buffers and the tap without being copied, one call each: entering
-//! the kernel is a seventh of what it takes to send a small frame, too little for batches through
+//! the kernel is a sixth of what it takes to send a small frame, too little for batches through
 //! io_uring to pay. Checksums and segmentation are left to the host, and to the guest, as
 //! negotiated. Bad frames are dropped and counted by reason; bad chains stop the device.
 
