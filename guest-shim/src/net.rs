@@ -46,6 +46,8 @@
 mod error;
 mod interface;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 #[cfg(any(test, not(feature = "desktop")))]

@@ -85,6 +85,8 @@ impl From<std::io::Error> for Error {
                 Self::Unreachable
             }
             ErrorKind::TimedOut => Self::TimedOut,
+            // No kind tells of it.
+            _ if error.raw_os_error() == Some(libc::EMSGSIZE) => Self::MessageTooLong,
             ErrorKind::UnexpectedEof => Self::UnexpectedEnd,
             _ => Self::Other(error.raw_os_error().unwrap_or_default()),
         }
