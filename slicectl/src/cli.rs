@@ -45,6 +45,8 @@ pub enum Command {
     Resume(NameArgs),
     /// End a sliver and wait until it is gone
     Stop(NameArgs),
+    /// Ask a sliver's guest to give memory back to this host
+    Balloon(BalloonArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands into a directory
@@ -191,6 +193,17 @@ pub struct StatusArgs {
 pub struct NameArgs {
     /// Name of the sliver
     pub name: String,
+}
+
+/// Arguments of `balloon`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::BALLOON)]
+pub struct BalloonArgs {
+    /// Name of the sliver
+    pub name: String,
+    /// Memory that the guest is to be without, such as 32M, or 0M to give it all of its memory
+    #[arg(allow_hyphen_values = true)]
+    pub size: String,
 }
 
 /// Arguments of `completions`.

@@ -51,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Pause(args) => steer::pause(args),
         Command::Resume(args) => steer::resume(args),
         Command::Stop(args) => steer::stop(args),
+        Command::Balloon(args) => steer::balloon(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
         Command::Symbolise(args) => Ok(if backtrace::look_up(args) { 0 } else { FAILED }),

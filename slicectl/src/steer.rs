@@ -1,17 +1,18 @@
-//! `ps`, `status`, `pause`, `resume` and `stop`: running slivers, through their control sockets.
+//! `ps`, `status`, `pause`, `resume`, `stop`, `balloon`: running slivers, through their control
+//! sockets.
 
 use std::time::Duration;
 
 use vmm::control::proto::{Op, State, Status};
 use vmm::spec::SliverName;
 
-use crate::cli::{JsonArgs, NameArgs, StatusArgs};
+use crate::cli::{BalloonArgs, JsonArgs, NameArgs, StatusArgs};
 use crate::client::{Client, ClientError};
-use crate::problem::{FAILED, Failure, Problem};
+use crate::problem::{FAILED, Failure, Problem, USAGE};
 use crate::report::{print, print_json, say};
 use crate::rundir;
 use crate::text::{columns, printable};
-use crate::units::{format_age, format_kib, format_micros};
+use crate::units::{format_age, format_kib, format_micros, whole_mib};
 
 /// How long `stop` waits for the end.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -76,6 +77,13 @@ pub fn pause(args: &NameArgs) -> Result<u8, Failure> {
 /// Lets them go on.
 pub fn resume(args: &NameArgs) -> Result<u8, Failure> {
     order(&args.name, Op::Resume)
+}
+
+/// Has its guest give memory back, or take it again.
+pub fn balloon(args: &BalloonArgs) -> Result<u8, Failure> {
+    let wrong = |why| Failure::new(USAGE, vec![Problem::new("SIZE", why)]);
+    let mib = whole_mib(&args.size).map_err(wrong)?;
+    order(&args.name, Op::SetBalloon { mib })
 }
 
 /// Ends a sliver and waits for it.
@@ -241,6 +249,17 @@ mod tests {
             "{table}"
         );
         assert!(!describe(&status).contains('\x1b'));
+    }
+
+    #[test]
+    fn a_balloon_of_no_whole_mebibytes_is_a_usage_error() {
+        for size in ["1", "1K", "x", ""] {
+            let args = BalloonArgs {
+                name: "nobody".to_owned(),
+                size: size.to_owned(),
+            };
+            assert_eq!(balloon(&args).unwrap_err().status, USAGE, "{size:?}");
+        }
     }
 
     #[test]

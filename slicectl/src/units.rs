@@ -21,6 +21,15 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is more than can be counted"))
 }
 
+/// Parses a size in whole MiB.
+pub fn whole_mib(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    match bytes % (1 << 20) {
+        0 => Ok(bytes >> 20),
+        _ => Err(format!("{text:?} is not a whole number of MiB")),
+    }
+}
+
 /// Parses a duration of at least a millisecond.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text, "10s")?;

@@ -106,6 +106,14 @@ Examples:
   slicectl pause hello-4711 && slicectl resume hello-4711
   slicectl stop hello-4711";
 
+pub(super) const BALLOON: &str = "\
+Examples:
+  slicectl balloon hello-4711 32M
+  slicectl balloon hello-4711 0M
+
+The guest gives memory back as far and as fast as it can, and only if it has a driver for a
+balloon: `slicectl status --json NAME` tells the pages asked for and given.";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   source <(slicectl completions bash)

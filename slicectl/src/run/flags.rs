@@ -21,7 +21,7 @@ use crate::cli::RunArgs;
 use crate::network::publish::Publish;
 use crate::network::{Card, tap};
 use crate::problem::Problem;
-use crate::units::parse_size;
+use crate::units::whole_mib;
 
 /// Ports that can be published.
 const MAX_PUBLISHED: usize = 256;
@@ -205,15 +205,6 @@ fn objection_to_dir(dir: &Path) -> Option<Problem> {
         },
     };
     Some(Problem::new(format!("--vsock-dir {}", dir.display()), why))
-}
-
-/// A size in whole MiB.
-pub(super) fn whole_mib(text: &str) -> Result<u64, String> {
-    let bytes = parse_size(text)?;
-    match bytes % (1 << 20) {
-        0 => Ok(bytes >> 20),
-        _ => Err(format!("{text:?} is not a whole number of MiB")),
-    }
 }
 
 /// A path that means the same to the monitor and to whoever reads the spec.

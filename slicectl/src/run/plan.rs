@@ -15,9 +15,9 @@ use crate::gdb;
 use crate::host::Memory;
 use crate::kvm::{CannotOpen, KvmFacts};
 use crate::problem::{Failure, MONITOR, Problem, USAGE};
-use crate::units::{format_kib, parse_duration};
+use crate::units::{format_kib, parse_duration, whole_mib};
 
-use super::flags::{Devices, whole_mib};
+use super::flags::Devices;
 
 /// What is known of the host and the user before the run.
 #[derive(Debug, Clone)]

@@ -14,6 +14,10 @@ use tokio::time::sleep;
 use super::Shared;
 
 /// What a connection holds for each direction, at most.
+///
+/// Measured over loopback, release build: a short connection takes about 80 us of processor time, a
+/// GiB 0.65 s. With 64 KiB it is 100 us and 0.48 s; with `splice` and two pipes for each connection
+/// 70 us and 0.4 s, at three times the descriptors.
 const BUFFER: usize = 16 << 10;
 
 /// How long to wait when the kernel has no descriptor or memory for another connection.
