@@ -3,6 +3,7 @@
 //! It offers the same narrow interface as the slice backend (idle, wake, yield, exit; two clocks;
 //! a console; who and what this is), so that everything above it is the same code.
 
+pub(crate) mod balloon;
 pub(crate) mod block;
 pub(crate) mod clock;
 pub(crate) mod console;

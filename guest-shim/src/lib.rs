@@ -43,6 +43,7 @@
 //! | [`block`] | virtio block devices | files named in `SLICE_DISKS` |
 //! | [`rand`](mod@rand) | ChaCha20, seeded from the entropy device and the processor | the host's |
 //! | [`vsock`] | virtio socket device | unix sockets in `SLICE_VSOCK_DIR` |
+//! | [`balloon`] | virtio memory balloon | nothing is given |
 //! | [`task`] | an executor that rests in `IDLE` | `async-executor` |
 //! | [`net`] | `smoltcp` on virtio network cards | the host's sockets |
 //! | [`quota`] | quota page | nothing is known |
@@ -65,6 +66,7 @@ mod note;
 mod sliver;
 mod termination;
 
+pub mod balloon;
 pub mod block;
 pub mod console;
 pub mod net;

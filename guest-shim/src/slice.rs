@@ -7,6 +7,7 @@ mod heap;
 mod panic;
 mod turn;
 
+pub(crate) mod balloon;
 pub(crate) mod block;
 pub(crate) mod clock;
 pub(crate) mod console;

@@ -2,6 +2,7 @@
 //! device in particular.
 #![allow(dead_code, reason = "each driver uses a part")]
 
+pub(crate) mod balloon;
 pub(crate) mod blk;
 pub(crate) mod entropy;
 pub(crate) mod mmio;

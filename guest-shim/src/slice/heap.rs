@@ -73,3 +73,9 @@ const fn next_end(range: Range, owned: u64, wanted: u64) -> u64 {
         _ => range.end(),
     }
 }
+
+/// How far the heap has grown.
+pub(super) fn end() -> usize {
+    let end = HEAP.lock().source.end;
+    end.map_or(0, |end| end.as_ptr() as usize)
+}

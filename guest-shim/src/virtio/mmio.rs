@@ -30,6 +30,7 @@ mod register {
     pub(super) const QUEUE_DESC_LOW: u64 = 0x80;
     pub(super) const QUEUE_DRIVER_LOW: u64 = 0x90;
     pub(super) const QUEUE_DEVICE_LOW: u64 = 0xa0;
+    pub(super) const CONFIG: u64 = 0x100;
 }
 
 /// Bits of the status register (virtio 1.2, 2.1).
@@ -115,6 +116,11 @@ impl<W: Window> Device<W> {
     /// Tells the device that queue number `index` has something new.
     pub(crate) fn notify(&self, index: u32) {
         self.window.write(register::QUEUE_NOTIFY, index);
+    }
+
+    /// Writes a word of the configuration space.
+    pub(crate) fn write_config(&self, offset: u64, value: u32) {
+        self.window.write(register::CONFIG + offset, value);
     }
 
     /// Puts the device back into the state it was in when the sliver started. When its status has
