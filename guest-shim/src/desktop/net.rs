@@ -93,6 +93,8 @@ pub(crate) struct Udp {
 impl Udp {
     pub(crate) fn bind(address: SocketAddr) -> Result<Self> {
         let socket = Async::<UdpSocket>::bind(address)?;
+        // As in a slice, where nobody asks for leave to send to everybody.
+        socket.get_ref().set_broadcast(true)?;
         let v6 = address.is_ipv6();
         Ok(Self { socket, v6 })
     }

@@ -218,6 +218,14 @@ impl Random {
     }
 }
 
+/// An IPv4 address that is mapped into IPv6, as itself.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
 /// Has whoever asks woken with others, once.
 fn add_waker(wakers: &mut Vec<Waker>, context: &Context<'_>) {
     let waker = context.waker();

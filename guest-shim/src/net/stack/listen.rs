@@ -17,7 +17,7 @@ use smoltcp::socket::tcp::{self, State};
 use super::link::Link;
 use super::pool::Pool;
 use super::tcp::door;
-use super::{SocketId, Stack, add_waker};
+use super::{SocketId, Stack, add_waker, canonical};
 use crate::net::wire::Layout;
 use crate::net::{Error, Result, TcpOptions};
 use crate::time::Instant;
@@ -60,10 +60,10 @@ impl Stack {
         address: SocketAddr,
         options: TcpOptions,
     ) -> Result<ListenerId> {
+        let mut address = canonical(address);
         if !self.has_address(address.ip()) {
             return Err(Error::AddressNotAvailable);
         }
-        let mut address = address;
         if address.port() == 0 {
             let port = self.free_port(|stack, port| stack.listeners.has_port(port));
             address.set_port(port.ok_or(Error::AddressInUse)?);
@@ -175,8 +175,11 @@ impl Stack {
         if let Some(handle) = connection(&links[link], from, to)
             && !links[link].end_wait(handle, pool)
         {
-            // A SYN that comes again; one after the end of an earlier connection is a new one.
-            return Ok(None);
+            // A SYN that comes again. One after the end of an earlier connection is a new one; while
+            // that is still to be reset it comes too early.
+            let closed =
+                links[link].sockets.get::<tcp::Socket<'_>>(handle).state() == State::Closed;
+            return if closed { Err(()) } else { Ok(None) };
         }
         if listener.pending.len() >= listener.options.backlog {
             return Err(());

@@ -9,7 +9,7 @@ use smoltcp::time::Duration;
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 
 use super::pool::micros;
-use super::{SocketId, Stack};
+use super::{SocketId, Stack, canonical};
 use crate::net::{Error, Result, TcpOptions};
 use crate::time::Instant;
 
@@ -45,6 +45,7 @@ pub(super) fn set_patience(socket: &mut tcp::Socket<'_>) {
 impl Stack {
     /// Begins a connection to `to`.
     pub(crate) fn connect(&mut self, to: SocketAddr, options: &TcpOptions) -> Result<SocketId> {
+        let to = canonical(to);
         if to.port() == 0 || to.ip().is_unspecified() || to.ip().is_multicast() {
             return Err(Error::InvalidInput);
         }

@@ -9,8 +9,8 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::udp::{self, SendError, UdpMetadata};
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 
-use super::Stack;
 use super::listen::{overlap, place};
+use super::{Stack, canonical};
 use crate::net::wire::{IPV4, IPV6, UDP};
 use crate::net::{Error, Result};
 
@@ -38,10 +38,10 @@ struct Bound {
 impl Stack {
     /// Binds a socket; port 0 stands for any that is free.
     pub(crate) fn bind_udp(&mut self, address: SocketAddr) -> Result<UdpId> {
+        let mut address = canonical(address);
         if !self.has_address(address.ip()) {
             return Err(Error::AddressNotAvailable);
         }
-        let mut address = address;
         if address.port() == 0 {
             let port = self.free_port(|stack, port| stack.datagrams.has_port(port));
             address.set_port(port.ok_or(Error::AddressInUse)?);
@@ -119,6 +119,7 @@ impl Stack {
             return Poll::Ready(Err(Error::Closed));
         };
         let own = bound.address.ip();
+        let to = canonical(to);
         if to.port() == 0 || to.ip().is_unspecified() || own.is_ipv4() && to.is_ipv6() {
             return Poll::Ready(Err(Error::InvalidInput));
         }

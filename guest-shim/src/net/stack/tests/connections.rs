@@ -202,6 +202,19 @@ fn both_ends_know_both_addresses() {
 }
 
 #[test]
+fn an_ipv4_address_mapped_into_ipv6_is_meant_as_itself() {
+    let options = TcpOptions::default();
+    let mut world = World::new(Quality::default());
+    let listener = world.listen("[::ffff:192.0.2.1]:80", options);
+    assert_eq!(world.server.listener_address(listener), Some(address(V4)));
+    let id = world
+        .client
+        .connect(address("[::ffff:192.0.2.1]:80"), &options)
+        .unwrap();
+    assert_eq!(world.client.ends(id).map(|(_, to)| to), Some(address(V4)));
+}
+
+#[test]
 fn small_segments_wait_for_each_other_only_if_asked_to() {
     let mut segments = Vec::new();
     for nodelay in [true, false] {
