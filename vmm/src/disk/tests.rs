@@ -13,6 +13,14 @@ pub(crate) fn spec(path: &Path, read_only: bool, direct: bool) -> DiskSpec {
     spec.disks()[0].clone()
 }
 
+/// Has a disk pass for one that wants all it is given aligned to so much.
+pub(crate) fn demand_alignment(disk: &mut Disk, bytes: u64) {
+    disk.direct = Some(Alignment {
+        memory: bytes,
+        place: bytes,
+    });
+}
+
 /// A directory on a real file system: the usual place for temporary files may be in memory.
 pub(crate) fn temp_dir() -> tempfile::TempDir {
     let program = std::env::current_exe().unwrap();

@@ -134,13 +134,12 @@ impl Work {
 
     /// The lane's job moved so many bytes.
     pub(super) fn lane_moved(&mut self, index: Index, bytes: u64, ram: &GuestRam) {
-        let Extent { at, len } = self.lane.whole;
         let part = self.lane.part;
-        let reached = bytes.saturating_sub(part.at - at).min(part.len);
+        let before = part.at - self.lane.whole.at;
+        let reached = bytes.saturating_sub(before).min(part.len);
         match self.lane.phase {
-            Phase::Fill if bytes >= len => self.lane_write(index, ram),
+            Phase::Fill => self.lane_filled(index, bytes, ram),
             // The file has become shorter, or what was asked for was not reached.
-            Phase::Fill => self.fail(index, libc::EIO),
             _ if reached == 0 => self.fail(index, libc::EIO),
             Phase::Write => self.lane_done(index, reached, ram),
             Phase::Read => {
@@ -154,6 +153,19 @@ impl Work {
                 }
             }
         }
+    }
+
+    /// So much of what surrounds a write was read: as much is written now.
+    fn lane_filled(&mut self, index: Index, bytes: u64, ram: &GuestRam) {
+        let unit = self.disk.direct().map_or(1, |alignment| alignment.place);
+        let lane = &mut self.lane;
+        let len = bytes.min(lane.whole.len);
+        lane.whole.len = len - len % unit;
+        if lane.whole.len == 0 {
+            return self.fail(index, libc::EIO);
+        }
+        lane.part.len = lane.part.end().min(lane.whole.end()) - lane.part.at;
+        self.lane_write(index, ram);
     }
 
     fn lane_done(&mut self, index: Index, bytes: u64, ram: &GuestRam) {

@@ -124,13 +124,19 @@ impl Work {
         any
     }
 
-    /// Forgets every request. Whether nothing uses guest memory any more.
+    /// Forgets every request. Whether nothing uses guest memory any more; if something does, it is
+    /// told when that is done.
     pub(super) fn forget(&mut self) -> bool {
-        self.engine.submit();
-        self.engine.reap(&mut self.completions);
-        self.completions.clear();
-        if self.engine.in_flight() > 0 {
-            return false;
+        loop {
+            self.engine.submit();
+            self.engine.reap(&mut self.completions);
+            self.completions.clear();
+            if self.engine.in_flight() == 0 {
+                break;
+            }
+            if !self.engine.listen() {
+                return false;
+            }
         }
         self.slots.end_all();
         self.lane.end_all();
