@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::net::netdevice::name_to_index;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use slicectl::network::publish::{Protocol, Publish};
-use slicectl::network::{Card, Network, Wanted};
+use slicectl::network::{Card, Network, Wanted, tap};
 use vmm::spec::Mac;
 
 /// When to give up waiting for what should come at once.
@@ -129,6 +129,25 @@ fn a_tap_of_its_own_is_in_a_namespace_of_its_own_and_ends_with_its_descriptor() 
     network.let_go_of_taps();
     wait_until("the tap is gone", || !has_tap(namespace.as_fd()));
     assert!(network.finish() > Duration::ZERO);
+}
+
+#[test]
+fn a_tap_in_use_and_what_is_no_tap_are_refused_by_name() {
+    if !can_run() {
+        return;
+    }
+    let network = Network::set_up(Wanted {
+        cards: vec![card()],
+        ..Wanted::default()
+    })
+    .unwrap();
+    inside(network.namespace().unwrap(), || {
+        let told = |name| tap::check(name).expect_err("refused").to_string();
+        assert!(told("tap0").starts_with("--net tap=tap0: is in use"));
+        assert!(told("lo").starts_with("--net tap=lo: is no tap"));
+        assert!(told("tap1").starts_with("--net tap=tap1: there is no such interface"));
+        assert_eq!(interfaces(), ["lo", "tap0"], "asking has made none");
+    });
 }
 
 #[test]
