@@ -310,8 +310,14 @@ fn what_cannot_be_printed_is_told() {
 #[test]
 fn steering_what_is_not_there_says_so() {
     let cli = Cli::new();
-    for verb in ["status", "pause", "resume", "stop"] {
-        let output = cli.run(&[verb, "nobody"]);
+    for line in [
+        &["status", "nobody"][..],
+        &["pause", "nobody"],
+        &["resume", "nobody"],
+        &["stop", "nobody"],
+        &["balloon", "nobody", "1M"],
+    ] {
+        let output = cli.run(line);
         assert!(!output.status.success(), "{output:?}");
         assert!(text(&output.stderr).contains("nobody"), "{output:?}");
     }
