@@ -37,6 +37,8 @@ use crate::spec::DiskSpec;
 
 /// Descriptors of the queue, and requests at a time.
 const QUEUE_SIZE: u16 = 256;
+/// Bytes, about, that one batch asks for at most: what lies in the page cache is copied at once.
+const BATCH_BYTES: u64 = 8 << 20;
 /// Looks at what is done in one batch.
 const LOOKS: usize = 4;
 /// What the host could not take is offered again after this time.
@@ -124,6 +126,7 @@ impl Block {
             rules: &self.rules,
             serial: &self.serial,
             room: BATCH,
+            bytes: BATCH_BYTES,
         };
         taker.work.engine().ignore();
         for _ in 0..LOOKS {
@@ -159,6 +162,8 @@ struct Taker<'a> {
     serial: &'a [u8; SERIAL_BYTES],
     /// Chains that this batch may still take.
     room: usize,
+    /// Bytes that they may still ask for.
+    bytes: u64,
 }
 
 impl Taker<'_> {
@@ -168,7 +173,7 @@ impl Taker<'_> {
             if self.work.slots.used() >= usize::from(port.size()) {
                 return Ok(Taken::Full);
             }
-            if self.room == 0 {
+            if self.room == 0 || self.bytes == 0 {
                 return Ok(Taken::Enough);
             }
             if !port.pop(self.chain)? {
@@ -195,6 +200,9 @@ impl Taker<'_> {
                 answer(port, self.chain, VIRTIO_BLK_S_OK as u8, written)
             }
             Ok(request) => {
+                if let Request::Read(extent) | Request::Write(extent) = request {
+                    self.bytes = self.bytes.saturating_sub(extent.len);
+                }
                 self.work.begin(self.chain, request, ram);
                 Ok(())
             }

@@ -133,8 +133,10 @@ impl Engine for Ring {
         // SAFETY: what the entry names lasts until its completion (the trait's contract), and the
         // descriptor for as long as this engine, which waits for its jobs before it goes.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
-            // As long as no more than the ring's depth is in flight, this does not happen.
-            self.submit();
+            // The ring is as deep as the jobs are many: only if the kernel takes none for long.
+            if !self.submit() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 

@@ -52,6 +52,25 @@ fn a_thousand_requests_at_any_depth_are_each_answered_once() {
 }
 
 #[test]
+fn large_requests_are_done_whole_in_bounded_batches() {
+    with_each(|guest| {
+        let pattern: Vec<u8> = (0..4u32 << 20).map(|i| (i >> 9) as u8).collect();
+        guest.file.write_all_at(&pattern, 0).unwrap();
+        let rooms = [0, 1, 2].map(|i| DATA + (i * 5 + 1) * (4 << 20));
+        for room in rooms {
+            let header = guest.header(VIRTIO_BLK_T_IN, 0);
+            let data = Piece::writable(room, 4 << 20);
+            guest.offer(header, &[data]);
+        }
+        let used = guest.finish(3);
+        assert!(used.iter().all(|(_, written)| *written == (4 << 20) + 1));
+        for room in rooms {
+            assert!(guest.driver.read(room, 4 << 20) == pattern);
+        }
+    });
+}
+
+#[test]
 fn flushes_share_a_sync() {
     with_each(|guest| {
         let rooms: Vec<u64> = (0..64)
