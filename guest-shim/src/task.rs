@@ -41,13 +41,8 @@ use crate::backend::task as backend;
 use crate::time::Instant;
 
 #[cfg(not(any(test, feature = "desktop")))]
-#[allow(
-    unused_imports,
-    reason = "drivers that are linked in register themselves"
-)]
 pub(crate) use backend::register;
 #[cfg(any(test, not(feature = "desktop")))]
-#[allow(unused_imports, reason = "for drivers")]
 pub(crate) use executor::Poller;
 pub use timeout::{Elapsed, Timeout, timeout};
 

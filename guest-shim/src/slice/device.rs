@@ -12,7 +12,6 @@ use crate::virtio::mmio::Window;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
     /// Its place in the table.
-    #[allow(dead_code, reason = "network cards are named by it")]
     pub(crate) index: usize,
     pub(crate) entry: &'static DeviceEntry,
 }
@@ -33,14 +32,12 @@ impl Found {
     }
 
     /// Its state in memory.
-    #[allow(dead_code, reason = "the console needs none of it")]
     pub(crate) fn state(&self) -> &'static DeviceState {
         // SAFETY: the ABI has it there for as long as the sliver lives; it is made of atomics.
         unsafe { &*(self.entry.state as *const DeviceState) }
     }
 
     /// What it is for: `disk0`.
-    #[allow(dead_code, reason = "the console is told by its id")]
     pub(crate) fn tag(&self) -> &'static str {
         let tag = self.entry.tag.split(|&byte| byte == 0).next();
         str::from_utf8(tag.unwrap_or_default()).unwrap_or_default()

@@ -11,7 +11,6 @@ pub(crate) use async_task::Task;
 static EXECUTOR: Executor<Vcpus> = Executor::new(Vcpus);
 
 /// Has a driver polled from now on, on every turn of the executor.
-#[allow(dead_code, reason = "each driver is one")]
 pub(crate) fn register(poller: &'static dyn Poller) {
     EXECUTOR.register(poller);
 }

@@ -312,3 +312,19 @@ fn a_device_that_fails_ends_its_requests_and_is_started_anew() {
         assert_eq!(bench.run(bench.blk.flush()), Ok(()));
     }
 }
+
+#[test]
+fn a_device_is_known_by_its_features_and_its_configuration() {
+    let offered = bench(CACHE_AND_MORE | 1 << 5 | 1 << 1 | 1 << 40, 16);
+    let limits = offered.blk.limits();
+    assert_eq!(limits.size, 64 * 512);
+    assert_eq!((limits.data_max, limits.block_size), (4096, 512));
+    assert_eq!(limits.discard_max, Some(8));
+    assert_eq!(limits.write_zeroes_max, Some(u32::MAX.into()));
+    assert!(limits.read_only && limits.has_cache);
+    assert_eq!(limits.features & 1 << 40, 0, "nobody knows what that is");
+    let plain = bench(0, 16);
+    let limits = plain.blk.limits();
+    assert_eq!((limits.data_max, limits.discard_max), (1 << 20, None));
+    assert!(!limits.read_only && !limits.has_cache);
+}
