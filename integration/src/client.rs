@@ -33,13 +33,24 @@ impl Client {
     /// # Panics
     /// If the connection fails or the reply belongs to another request.
     pub fn ask(&mut self, op: Op) -> Result<Answer, String> {
-        let id = self.send(op);
-        let reply = self.reply().expect("the monitor answers before it closes");
+        let answer = self.try_ask(op);
+        answer.expect("the monitor answers before it closes")
+    }
+
+    /// The same of a monitor that may have ended: `None` if it has.
+    ///
+    /// # Panics
+    /// If the reply belongs to another request.
+    pub fn try_ask(&mut self, op: Op) -> Option<Result<Answer, String>> {
+        let (id, frame) = self.frame(op);
+        // A refused write shows in the reply that does not come.
+        self.send_raw(&frame);
+        let reply = self.reply()?;
         assert_eq!((reply.v, reply.id), (PROTOCOL_VERSION, id));
-        match reply.result {
+        Some(match reply.result {
             Outcome::Ok(answer) => Ok(answer),
             Outcome::Error(refusal) => Err(refusal),
-        }
+        })
     }
 
     /// Asks without waiting; the request's id.

@@ -2,6 +2,7 @@
 //!
 //! [`artifacts`] builds what is run, [`sliver`] runs it, [`client`] steers it, [`ended`] tells how it
 //! ended, [`outlet`] reads its output now and then, [`elf`] makes image files that nobody would ship.
+//! [`hostile`] runs guests that misbehave by the dozen, [`taps`] connects their network cards.
 //! A test that needs KVM begins with [`needs_kvm!`].
 
 pub mod artifacts;
@@ -9,8 +10,10 @@ pub mod client;
 pub mod elf;
 pub mod ended;
 pub mod guests;
+pub mod hostile;
 pub mod outlet;
 pub mod sliver;
+pub mod taps;
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};

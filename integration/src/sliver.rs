@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, dup, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -46,6 +46,7 @@ pub struct Sliver {
     clogged: bool,
     console: Option<Arc<OwnedFd>>,
     errors: Option<Arc<OwnedFd>>,
+    taps: Vec<(usize, Arc<OwnedFd>)>,
     starter: Vec<&'static str>,
     place: Option<Arc<TempDir>>,
 }
@@ -80,6 +81,7 @@ impl Sliver {
             clogged: false,
             console: None,
             errors: None,
+            taps: Vec::new(),
             starter: Vec::new(),
             place: None,
         }
@@ -144,6 +146,12 @@ impl Sliver {
         self
     }
 
+    /// With this tap as its network card `card`.
+    pub fn tap(mut self, card: usize, tap: impl Into<OwnedFd>) -> Self {
+        self.taps.push((card, Arc::new(tap.into())));
+        self
+    }
+
     /// Started by a program that changes what a process inherits and then becomes the monitor.
     pub fn started_by(mut self, program: &[&'static str]) -> Self {
         self.starter = program.to_vec();
@@ -196,9 +204,22 @@ impl Sliver {
             command.arg("--tie").arg(theirs.as_raw_fd().to_string());
             (ours, theirs)
         });
+        // Inheritable as copies, which go with this call.
+        let copies: Vec<OwnedFd> = self
+            .taps
+            .iter()
+            .map(|(card, tap)| {
+                let copy = dup(tap).expect("a descriptor is copied");
+                command
+                    .arg("--net-fd")
+                    .arg(format!("{card}={}", copy.as_raw_fd()));
+                copy
+            })
+            .collect();
         command.arg("--spawned-at").arg(monotonic_ns().to_string());
         let child = command.spawn().expect("slicevmm starts");
         let tie = tie.map(|(ours, _theirs)| ours);
+        drop(copies);
         drop(alone);
         Running {
             child,

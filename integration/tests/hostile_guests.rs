@@ -1,5 +1,5 @@
-//! Guests that misuse what the ABI gives them. The monitor bears it: a misused register is ignored
-//! and counted, a misused queue makes the device ask for a reset and work again after it.
+//! Guests that misuse the control window, or keep the monitor busy: a misused register is ignored
+//! and counted, and whoever steers the sliver still does.
 
 use std::time::{Duration, Instant};
 
@@ -20,58 +20,6 @@ fn bears(case: &str) -> Ended {
     let ended = bare(case).run();
     ended.assert_exited(0);
     ended
-}
-
-/// Runs a case that misuses the console; afterwards it must print again.
-#[track_caller]
-fn console_recovers_from(case: &str) {
-    if integration::kvm_or_left_out() {
-        let ended = bears(case);
-        assert!(ended.console.ends_with("recovered\n"), "{ended:#?}");
-    }
-}
-
-macro_rules! console_cases {
-    ($($name:ident: $case:literal,)*) => {
-        $(
-            #[test]
-            fn $name() {
-                console_recovers_from($case);
-            }
-        )*
-    };
-}
-
-console_cases! {
-    a_descriptor_loop_fails_the_queue: "loop",
-    a_descriptor_that_follows_itself_fails_the_queue: "loop-to-itself",
-    a_next_out_of_range_fails_the_queue: "next-out-of-range",
-    an_address_beyond_ram_fails_the_queue: "address-beyond-ram",
-    an_address_in_the_null_page_fails_the_queue: "address-in-null-page",
-    an_address_over_the_end_of_ram_fails_the_queue: "address-over-the-end",
-    an_address_that_wraps_fails_the_queue: "address-wraps",
-    a_huge_length_fails_the_queue: "length-huge",
-    a_length_of_zero_does_no_harm: "length-zero",
-    a_buffer_for_the_wrong_direction_does_no_harm: "device-writable",
-    a_buffer_that_is_the_ring_does_no_harm: "aliases-the-ring",
-    an_indirect_chain_that_was_not_negotiated_fails_the_queue: "indirect-not-negotiated",
-    an_available_index_far_ahead_fails_the_queue: "avail-forward",
-    an_available_index_that_goes_back_fails_the_queue: "avail-backward",
-    a_head_out_of_range_fails_the_queue: "head-out-of-range",
-    descriptors_that_change_in_flight_do_no_harm: "changed-in-flight",
-    a_notify_before_driver_ok_is_ignored: "notify-early",
-    resets_of_a_busy_device_are_clean: "reset-busy",
-    a_queue_of_no_entries_is_refused: "queue-size-0",
-    a_queue_of_three_entries_is_refused: "queue-size-3",
-    a_queue_larger_than_the_device_has_is_refused: "queue-size-huge",
-    a_queue_without_addresses_is_refused: "queue-no-addresses",
-    a_queue_off_its_alignment_is_refused: "queue-unaligned",
-    a_queue_beyond_ram_is_refused: "queue-beyond-ram",
-    a_queue_over_the_end_of_ram_is_refused: "queue-over-the-end",
-    a_used_ring_in_read_only_memory_is_refused: "used-ring-in-text",
-    a_queue_that_does_not_exist_stays_unready: "queue-select-missing",
-    a_half_of_the_features_that_does_not_exist_is_empty: "feature-select-missing",
-    registers_that_do_not_exist_in_any_width_do_no_harm: "device-holes",
 }
 
 #[test]
@@ -165,14 +113,4 @@ fn a_flood_of_output_that_nobody_reads_does_not_keep_pause_and_stop_away() {
         control.ask(Op::Resume).expect("it goes on");
     }
     stop(sliver, &mut control);
-}
-
-#[test]
-fn a_neighbour_notices_nothing_of_a_failed_queue() {
-    needs_kvm!();
-    let hostile: Vec<_> = (0..4).map(|_| bare("loop").spawn()).collect();
-    Sliver::example("hello").run().assert_exited(0);
-    for sliver in hostile {
-        sliver.wait().assert_exited(0);
-    }
 }

@@ -1,13 +1,14 @@
-//! What every case needs of the ABI: arguments, time, the control window, the console's window.
+//! What every case needs of the ABI: arguments, time, the control window, the devices.
 
 use slice_abi::clock::ClockRecord;
 use slice_abi::control;
-use slice_abi::device::device_id;
+use slice_abi::device::{DeviceEntry, device_id};
 use slice_abi::info::InfoPage;
 
-use crate::console::Console;
+use crate::console::TRANSMIT;
 use crate::low::{rdtsc, store};
 use crate::status;
+use crate::virtio::Device;
 
 pub struct Guest {
     pub info: &'static InfoPage,
@@ -18,13 +19,23 @@ impl Guest {
         Self { info }
     }
 
-    pub fn console(&self) -> Console<'_> {
-        let count = self.info.device_count as usize;
-        let mut devices = self.info.devices.iter().take(count);
-        match devices.find(|device| device.id == device_id::CONSOLE) {
-            Some(device) => Console::new(self, device.window),
-            None => self.exit(status::NO_CONSOLE),
+    pub fn console(&self) -> Device<'_> {
+        self.device(device_id::CONSOLE, TRANSMIT)
+    }
+
+    /// The first device of this type, and one of its queues.
+    pub fn device(&self, id: u32, queue: u32) -> Device<'_> {
+        match self.devices().find(|device| device.id == id) {
+            Some(entry) => Device::new(self, entry, queue),
+            None => self.exit(status::NO_DEVICE),
         }
+    }
+
+    fn devices(&self) -> impl Iterator<Item = &DeviceEntry> {
+        self.info
+            .devices
+            .iter()
+            .take(self.info.device_count as usize)
     }
 
     pub fn control(&self, register: u64, value: u64) {

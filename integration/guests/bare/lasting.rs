@@ -3,10 +3,10 @@
 use slice_abi::control;
 use slice_abi::layout::PAGE_SIZE;
 
-use crate::console::{Desc, NEEDS_RESET, NEXT, QUEUE_SIZE, layout, reg};
 use crate::guest::Guest;
-use crate::low::store;
+use crate::rings;
 use crate::status;
+use crate::virtio::{Desc, NEXT, reg};
 
 /// More than any processor keeps a sliver waiting, less than it is paused in a test.
 const JUMP_NS: u64 = 1_000_000_000;
@@ -19,6 +19,7 @@ impl Guest {
                 self.console().read(reg::STATUS);
             },
             b"fail-beside" => self.fail_beside(),
+            b"changed-in-flight" => rings::change_in_flight(self),
             _ => self.exit(self.number(1)),
         }
     }
@@ -43,16 +44,15 @@ impl Guest {
     pub fn print_gigabytes(&self) -> ! {
         let console = self.console();
         console.start();
-        let data = console.ram + layout::DATA;
+        let data = console.data();
         let len = (self.info.heap.end() - data) as u32;
-        for index in 0..QUEUE_SIZE {
-            let last = index == QUEUE_SIZE - 1;
-            let desc = Desc::text(data, len).with(if last { 0 } else { NEXT }, index + 1);
+        let size = console.size();
+        for index in 0..size {
+            let next = if index == size - 1 { 0 } else { NEXT };
+            let desc = Desc::text(data, len).with(next, index + 1);
             console.describe(index.into(), &desc);
         }
-        let avail = console.ram + layout::AVAIL;
-        store(avail + 2, QUEUE_SIZE); // every entry names descriptor 0
-        console.notify(1);
+        console.offer_all();
         self.spin()
     }
 
@@ -60,7 +60,7 @@ impl Guest {
     pub fn fill_and_fail(&self) -> ! {
         let console = self.console();
         console.start();
-        let data = console.ram + layout::DATA;
+        let data = console.data();
         console.submit(&[Desc::text(data, 1 << 16)]);
         console.submit(&[Desc::text(data, 1).with(NEXT, 0)]);
         self.spin()
@@ -79,7 +79,7 @@ impl Guest {
         let console = self.console();
         console.start();
         self.control(control::WAKE, 1);
-        while console.read(reg::STATUS) & NEEDS_RESET == 0 {
+        while !console.needs_reset() {
             self.control(control::IDLE, 0);
         }
     }
@@ -91,7 +91,7 @@ impl Guest {
             core::hint::spin_loop();
         }
         let console = self.console();
-        console.submit(&[Desc::text(console.ram + layout::DATA, 1).with(NEXT, 0)]);
+        console.submit(&[Desc::text(console.data(), 1).with(NEXT, 0)]);
         self.spin()
     }
 

@@ -6,12 +6,20 @@
 #![no_std]
 #![no_main]
 
+mod block;
 mod console;
 mod features;
 mod guest;
 mod lasting;
 mod low;
-mod wrong;
+mod memory;
+mod net;
+mod registers;
+mod rings;
+mod subject;
+mod verdict;
+mod virtio;
+mod vsock;
 
 use core::arch::global_asm;
 
@@ -23,7 +31,7 @@ use low::{load, store};
 
 /// Why a guest ends early.
 mod status {
-    pub const NO_CONSOLE: u64 = 10;
+    pub const NO_DEVICE: u64 = 10;
     pub const FEATURES_REFUSED: u64 = 11;
     pub const NO_NEEDS_RESET: u64 = 12;
     pub const RESET_HAD_NO_EFFECT: u64 = 13;
@@ -34,6 +42,8 @@ mod status {
     pub const UNKNOWN_CASE: u64 = 18;
     pub const CLOCK_WENT_BACK: u64 = 19;
     pub const CLOCK_JUMPED: u64 = 20;
+    pub const STATE_LAGS: u64 = 21;
+    pub const DOES_NOT_WORK_AGAIN: u64 = 22;
 }
 
 // The note, and an entry that leaves the stack as the C convention wants it.
@@ -96,7 +106,6 @@ impl Guest {
             },
             b"features" => self.use_features(),
             b"status" => self.exit(self.number(1)),
-            b"device-holes" => self.device_holes(),
             b"clock" => self.watch_clock(|| {}),
             b"clock-flood" => self.watch_clock(|| self.console().flood()),
             b"print-gigabytes" => self.print_gigabytes(),
@@ -107,7 +116,8 @@ impl Guest {
                 load::<u64>(at);
             }),
             b"write-heap" => self.touch_heap(|at| store::<u64>(at, 1)),
-            _ => self.console_case(case),
+            b"beat" => self.beat(),
+            _ => self.hostile_case(case),
         }
     }
 
@@ -141,22 +151,5 @@ impl Guest {
         if self.now() - start > 5_000_000_000 {
             self.exit(status::IDLE_TOO_LONG);
         }
-    }
-
-    /// Registers of a device that are not there, in widths that are not allowed.
-    fn device_holes(&self) {
-        let window = self.console().window;
-        for offset in (0..0x1000).step_by(0x3c) {
-            load::<u8>(window + offset);
-            load::<u16>(window + offset);
-            load::<u32>(window + offset);
-            load::<u64>(window + offset);
-        }
-        for offset in [0x000, 0x004, 0x008, 0x034, 0x0fc, 0x100, 0x2f0, 0xff8] {
-            store::<u8>(window + offset, 0xff);
-            store::<u32>(window + offset, u32::MAX);
-            store::<u64>(window + offset, u64::MAX);
-        }
-        self.console().recover();
     }
 }

@@ -1,0 +1,415 @@
+//! Hostile guests: many slivers at once, each doing one wrong thing to a device, beside a peaceful
+//! neighbour.
+//!
+//! A guest tells through its memory that it has seen what came of its case, then rests while the
+//! host looks; released, it mends the device, works with it and ends with its verdict.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use object::{Object, ObjectSymbol};
+use serde_json::json;
+use tempfile::TempDir;
+use vmm::control::proto::{Answer, DeviceStatus, Op, State, Status};
+use vmm::exit::ExitKind;
+
+use crate::client::Client;
+use crate::guests;
+use crate::sliver::{Ended, Running, Sliver, until};
+use crate::taps::{self, HostEnd};
+
+/// Slivers that run at once.
+const AT_ONCE: usize = 24;
+
+/// For how long a device that was misused is watched.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// What a sliver may cost in that time, in microseconds of a processor.
+const AFFORDABLE_US: u64 = 50_000;
+
+/// Memory of a guest, in MiB.
+const MEMORY: u64 = 32;
+/// Of one that names more than 4 GiB in a queue of 16 descriptors.
+const MUCH_MEMORY: u64 = 512;
+
+/// Bytes of a disk.
+const DISK: u64 = 1 << 20;
+
+/// Time between two frames that the host sends to each tap.
+const FRAMES_EVERY: Duration = Duration::from_millis(5);
+
+/// A case by name, and what is left of it.
+pub type Case = (&'static str, Trace);
+
+/// What the host sees of a case afterwards.
+#[derive(Debug, Clone, Copy)]
+pub enum Trace {
+    /// The device has failed, once, and its fault says this.
+    Fault(&'static str),
+    /// This counter of the device has counted.
+    Counter(&'static str),
+    /// An access that meant nothing was counted.
+    Ignored,
+    /// The guest was told; or there is nothing to tell.
+    Answer,
+}
+
+/// The device that cases are about, as the guest calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as the devices are")]
+pub enum Subject {
+    Console,
+    Net,
+    NetReceive,
+    Disk,
+    ReadOnlyDisk,
+    Rng,
+    Vsock,
+    VsockReceive,
+    Balloon,
+}
+
+impl Subject {
+    /// What the guest calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Console => "console",
+            Self::Net => "net0",
+            Self::NetReceive => "net0-receive",
+            Self::Disk | Self::ReadOnlyDisk => "disk0",
+            Self::Rng => "rng",
+            Self::Vsock => "vsock",
+            Self::VsockReceive => "vsock-receive",
+            Self::Balloon => "balloon",
+        }
+    }
+
+    /// Its device's tag.
+    fn tag(self) -> &'static str {
+        match self {
+            Self::NetReceive => "net0",
+            Self::VsockReceive => "vsock",
+            other => other.name(),
+        }
+    }
+}
+
+/// Runs cases about one device, and asserts of each that the guest saw what it had to, that the
+/// monitor bore it and says why, and that it cost nobody anything.
+///
+/// # Panics
+/// If it is not so; it tells of all cases that went wrong.
+pub fn bear(subject: Subject, cases: &[Case]) {
+    if !crate::kvm_or_left_out() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a temporary directory is made");
+    let mut problems = Vec::new();
+    for some in cases.chunks(AT_ONCE) {
+        bear_together(subject, some, &place, &mut problems);
+    }
+    assert!(problems.is_empty(), "{subject:?}:\n{}", problems.join("\n"));
+}
+
+/// A sliver that does a case.
+struct Doer {
+    case: Case,
+    sliver: Running,
+    control: Client,
+    /// Processor time before the watch, in microseconds.
+    cpu_us: u64,
+}
+
+fn bear_together(subject: Subject, cases: &[Case], place: &TempDir, problems: &mut Vec<String>) {
+    let neighbour = Neighbour::begin();
+    let mut outside = Outside::new(subject, cases.len(), place);
+    let slivers: Vec<_> = cases
+        .iter()
+        .map(|case| (*case, outside.equip(bare(subject, *case)).spawn()))
+        .collect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| outside.feed(&done));
+        // Whatever happens, the feeding ends.
+        let _end = OnDrop(|| done.store(true, Ordering::Relaxed));
+        let mut doers = Vec::new();
+        for (case, sliver) in slivers {
+            match Doer::settled(case, sliver) {
+                Ok(doer) => doers.push(doer),
+                Err(problem) => problems.push(format!("{}: {problem}", case.0)),
+            }
+        }
+        for doer in &mut doers {
+            doer.cpu_us = processor_time(&doer.control.status());
+        }
+        thread::sleep(WATCH);
+        let (mut found, released): (Vec<_>, Vec<_>) = doers
+            .into_iter()
+            .map(|mut doer| (doer.judge(subject), doer.release()))
+            .unzip();
+        for (found, doer) in found.iter_mut().zip(released) {
+            found.extend(doer.judge_end());
+        }
+        problems.extend(found.into_iter().flatten());
+    });
+    neighbour.end();
+}
+
+fn bare(subject: Subject, (name, _): Case) -> Sliver {
+    let memory = match name {
+        "total-over-4-gib" => MUCH_MEMORY,
+        _ => MEMORY,
+    };
+    Sliver::new(guests::bare())
+        .args([name, subject.name(), "held"])
+        .vcpus(2)
+        .memory_mib(memory)
+}
+
+impl Doer {
+    /// Waits until the guest has seen what came of its case.
+    fn settled(case: Case, sliver: Running) -> Result<Self, String> {
+        let mut control = sliver.control();
+        let settled = until("a case is settled", || peek(&mut control, "SETTLED"));
+        if settled.is_none() {
+            return Err(format!("it ended early: {}", told(&sliver.wait())));
+        }
+        Ok(Self {
+            case,
+            sliver,
+            control,
+            cpu_us: 0,
+        })
+    }
+
+    /// What is wrong while the guest rests.
+    fn judge(&mut self, subject: Subject) -> Vec<String> {
+        let mut problems = Vec::new();
+        let status = self.control.status();
+        if status.state != State::Running {
+            problems.push(format!("it is {:?}", status.state));
+        }
+        let cost = processor_time(&status) - self.cpu_us;
+        if cost >= AFFORDABLE_US {
+            problems.push(format!("it cost {cost} us of a processor in {WATCH:?}"));
+        }
+        let device = status.devices.iter().find(|d| d.tag == subject.tag());
+        match device {
+            None => problems.push(format!("there is no device {}", subject.tag())),
+            Some(device) => problems.extend(self.case.1.missing_in(device)),
+        }
+        self.about(problems)
+    }
+
+    /// Lets the guest go on to its end.
+    fn release(mut self) -> Self {
+        poke(&mut self.control, "RELEASED");
+        self
+    }
+
+    fn judge_end(self) -> Vec<String> {
+        let (name, trace) = self.case;
+        let ended = self.sliver.wait();
+        let mut problems = Vec::new();
+        let exit = &ended.record().exit;
+        if (exit.kind, exit.status) != (ExitKind::Exited, 0) {
+            problems.push(told(&ended));
+        }
+        let ignored = ended.record().ignored_accesses;
+        if matches!(trace, Trace::Ignored) && ignored == 0 {
+            problems.push("no access was counted as one that means nothing".to_owned());
+        }
+        let messages = ended.errors.matches("stopped until the guest resets it");
+        let (messages, expected) = (messages.count(), matches!(trace, Trace::Fault(_)));
+        if expected && messages != 1 {
+            problems.push(format!(
+                "the fault was told {messages} times: {:?}",
+                ended.errors
+            ));
+        }
+        problems
+            .iter()
+            .map(|problem| format!("{name}: {problem}"))
+            .collect()
+    }
+
+    fn about(&self, problems: Vec<String>) -> Vec<String> {
+        let name = self.case.0;
+        problems
+            .iter()
+            .map(|problem| format!("{name}: {problem}"))
+            .collect()
+    }
+}
+
+impl Trace {
+    /// What of it the device does not show.
+    fn missing_in(self, device: &DeviceStatus) -> Option<String> {
+        let count = |name: &str| device.counters.get(name).copied();
+        let fault = device.fault.as_deref();
+        match self {
+            Self::Fault(reason) => (!fault.is_some_and(|fault| fault.contains(reason))
+                || count("faults") != Some(1)
+                || device.up)
+                .then(|| format!("it shows no fault of {reason:?}: {device:?}")),
+            Self::Counter(name) => (count(name).is_none_or(|count| count == 0) || fault.is_some())
+                .then(|| format!("it did not count {name}: {device:?}")),
+            Self::Ignored | Self::Answer => None,
+        }
+    }
+}
+
+/// What a sliver's devices are connected to.
+struct Outside<'a> {
+    subject: Subject,
+    place: &'a TempDir,
+    taps: Vec<OwnedFd>,
+    host: Vec<HostEnd>,
+    listeners: Vec<UnixListener>,
+}
+
+impl<'a> Outside<'a> {
+    fn new(subject: Subject, count: usize, place: &'a TempDir) -> Self {
+        let wired = matches!(subject, Subject::Net | Subject::NetReceive);
+        let taps = taps::make(if wired { count } else { 0 });
+        let (taps, host) = taps.into_iter().map(|tap| (tap.fd, tap.host)).unzip();
+        Self {
+            subject,
+            place,
+            taps,
+            host,
+            listeners: Vec::new(),
+        }
+    }
+
+    /// Gives the sliver the device.
+    fn equip(&mut self, sliver: Sliver) -> Sliver {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        match self.subject {
+            Subject::Console | Subject::Rng => sliver,
+            Subject::Net | Subject::NetReceive => {
+                let tap = self.taps.pop().expect("there is a tap for each");
+                sliver.field("nets", json!([{}])).tap(0, tap)
+            }
+            Subject::Disk | Subject::ReadOnlyDisk => {
+                let path = self.place.path().join(format!("disk-{number}"));
+                let file = fs::File::create(&path).expect("a disk is made");
+                file.set_len(DISK).expect("a disk has a size");
+                let read_only = self.subject == Subject::ReadOnlyDisk;
+                sliver.field("disks", json!([{ "path": path, "read_only": read_only }]))
+            }
+            Subject::Vsock | Subject::VsockReceive => {
+                let dir = self.place.path().join(format!("vsock-{number}"));
+                fs::create_dir(&dir).expect("a directory is made");
+                // Somebody listens at port 1, and never takes anybody in.
+                let listener = UnixListener::bind(dir.join("1.sock"));
+                self.listeners.push(listener.expect("a socket is bound"));
+                sliver.field("vsock", json!({ "dir": dir }))
+            }
+            Subject::Balloon => sliver.field("balloon_mib", 1),
+        }
+    }
+
+    /// Sends frames to every tap, whether its device works or not, until `done`.
+    fn feed(&self, done: &AtomicBool) {
+        while !self.host.is_empty() && !done.load(Ordering::Relaxed) {
+            for (host, len) in self.host.iter().zip([60, 1514].iter().cycle()) {
+                host.send(*len);
+            }
+            thread::sleep(FRAMES_EVERY);
+        }
+    }
+}
+
+/// A sliver that does nothing wrong.
+struct Neighbour {
+    sliver: Running,
+    control: Client,
+    beats: u64,
+}
+
+impl Neighbour {
+    fn begin() -> Self {
+        let sliver = Sliver::bare("beat").spawn_running();
+        let mut control = sliver.control();
+        let beats = until("the neighbour lives", || peek(&mut control, "SETTLED"));
+        Self {
+            sliver,
+            control,
+            beats: beats.expect("the neighbour does not end"),
+        }
+    }
+
+    fn end(mut self) {
+        let before = self.beats;
+        let goes_on = || {
+            let beats = peek(&mut self.control, "SETTLED")??;
+            (beats > before).then_some(())
+        };
+        until("the neighbour goes on", goes_on);
+        let status = self.control.status();
+        assert_eq!(status.state, State::Running);
+        assert!(status.devices.iter().all(|device| device.fault.is_none()));
+        poke(&mut self.control, "RELEASED");
+        self.sliver.wait().assert_exited(0);
+    }
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn processor_time(status: &Status) -> u64 {
+    status.cpu_us.guest + status.cpu_us.monitor
+}
+
+fn told(ended: &Ended) -> String {
+    let exit = &ended.record().exit;
+    format!("{:?} with {}: {:?}", exit.kind, exit.status, ended.errors)
+}
+
+/// A number in the guest's memory: `None` as long as it is 0, `Some(None)` if the sliver has ended.
+fn peek(control: &mut Client, symbol: &str) -> Option<Option<u64>> {
+    let address = address_of(symbol);
+    match control.try_ask(Op::ReadMemory { address, len: 8 }) {
+        None => Some(None),
+        Some(Ok(Answer::Memory(hex))) => {
+            let number = u64::from_str_radix(&hex, 16).expect("the answer is hexadecimal");
+            (number != 0).then_some(Some(number.swap_bytes()))
+        }
+        Some(other) => panic!("asked for memory, got {other:?}"),
+    }
+}
+
+/// Makes a number in the guest's memory 1.
+fn poke(control: &mut Client, symbol: &str) {
+    let address = address_of(symbol);
+    let hex = "0100000000000000".to_owned();
+    // One that has ended shows it in its record.
+    let _ = control.try_ask(Op::WriteMemory { address, hex });
+}
+
+/// Where the bare guest keeps the variable called `name`.
+fn address_of(name: &str) -> u64 {
+    static SYMBOLS: OnceLock<BTreeMap<String, u64>> = OnceLock::new();
+    let symbols = SYMBOLS.get_or_init(|| {
+        let image = fs::read(guests::bare()).expect("the image is there");
+        let file = object::File::parse(&*image).expect("it is an ELF file");
+        let symbols = file
+            .symbols()
+            .filter_map(|symbol| Some((symbol.name().ok()?.to_owned(), symbol.address())));
+        symbols.collect()
+    });
+    symbols[name]
+}
