@@ -1,8 +1,10 @@
 //! The experiments: each makes the runs of a few metrics and returns their raw samples.
 
 pub(crate) mod compute;
+pub(crate) mod disk;
 pub(crate) mod first_byte;
 pub(crate) mod idle;
+pub(crate) mod net;
 pub(crate) mod qemu;
 pub(crate) mod rate;
 pub(crate) mod start;

@@ -10,12 +10,13 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::{FdFlags, fcntl_setfd};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use integration::artifacts;
+use integration::client::Client;
 use integration::sliver::monotonic_ns;
-use vmm::control::proto::{Notice, read_frame};
+use vmm::control::proto::{Notice, Status, read_frame};
 use vmm::exit::ExitRecord;
 
 use crate::process::{self, Run, Started};
@@ -108,7 +109,18 @@ impl Lab {
 
     /// Writes the spec of a sliver called `name`.
     pub(crate) fn spec(&self, name: &str, image: &Path, args: &[&str]) -> Result<PathBuf> {
-        let spec = json!({
+        self.spec_with(name, image, args, json!({}))
+    }
+
+    /// Writes the spec of a sliver called `name`, with these fields besides the usual ones.
+    pub(crate) fn spec_with(
+        &self,
+        name: &str,
+        image: &Path,
+        args: &[&str],
+        fields: Value,
+    ) -> Result<PathBuf> {
+        let mut spec = json!({
             "version": 1,
             "name": name,
             "slice": "bench_slivers",
@@ -117,9 +129,18 @@ impl Lab {
             "image": image,
             "args": args,
         });
+        if let (Some(spec), Value::Object(fields)) = (spec.as_object_mut(), fields) {
+            spec.extend(fields);
+        }
         let path = self.path(&format!("{name}.json"));
         fs::write(&path, spec.to_string())?;
         Ok(path)
+    }
+
+    /// How the sliver called `name` does.
+    pub(crate) fn status(&self, name: &str) -> Result<Status> {
+        let socket = self.path("run").join(name).join("control.sock");
+        Ok(Client::connect(&socket)?.status())
     }
 
     /// Starts a sliver tied to this process.

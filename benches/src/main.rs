@@ -7,6 +7,7 @@ mod experiments;
 mod host;
 mod lab;
 mod metrics;
+mod netns;
 mod process;
 mod report;
 mod stats;

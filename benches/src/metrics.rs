@@ -5,7 +5,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::experiments::{compute, first_byte, idle, qemu, rate, start};
+use crate::experiments::{compute, disk, first_byte, idle, net, qemu, rate, start};
 use crate::lab::Lab;
 use crate::stats::Quad;
 
@@ -157,6 +157,111 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
             bar: Bar::None,
         }],
         run: rate::at_once,
+    },
+    Experiment {
+        metrics: &[
+            Metric {
+                name: "net-tcp-send",
+                unit: "s/GiB",
+                peer: "iperf3, veth, no offloads",
+                bar: Bar::Ratio(2.0),
+            },
+            Metric {
+                name: "net-tcp-receive",
+                unit: "s/GiB",
+                peer: "iperf3, veth, no offloads",
+                bar: Bar::Ratio(2.0),
+            },
+            Metric {
+                name: "net-round-trip",
+                unit: "us",
+                peer: "veth",
+                bar: Bar::Ratio(5.0),
+            },
+            Metric {
+                name: "net-round-trip-slept",
+                unit: "us",
+                peer: "veth",
+                bar: Bar::Ratio(10.0),
+            },
+            Metric {
+                name: "net-exits-per-packet",
+                unit: "exits",
+                peer: "-",
+                bar: Bar::Value(0.2),
+            },
+        ],
+        run: net::plain,
+    },
+    Experiment {
+        metrics: &[
+            Metric {
+                name: "net-tcp-send-offloads",
+                unit: "s/GiB",
+                peer: "iperf3, veth, offloads",
+                bar: Bar::None,
+            },
+            Metric {
+                name: "net-tcp-receive-offloads",
+                unit: "s/GiB",
+                peer: "iperf3, veth, offloads",
+                bar: Bar::None,
+            },
+        ],
+        run: net::offloaded,
+    },
+    Experiment {
+        metrics: &[
+            Metric {
+                name: "disk-random-read-1",
+                unit: "us/op",
+                peer: "fio",
+                bar: Bar::Ratio(1.667),
+            },
+            Metric {
+                name: "disk-random-write-1",
+                unit: "us/op",
+                peer: "fio",
+                bar: Bar::Ratio(1.667),
+            },
+            Metric {
+                name: "disk-random-read-32",
+                unit: "us/op",
+                peer: "fio",
+                bar: Bar::Ratio(1.333),
+            },
+            Metric {
+                name: "disk-random-write-32",
+                unit: "us/op",
+                peer: "fio",
+                bar: Bar::Ratio(1.333),
+            },
+            Metric {
+                name: "disk-sequential-read",
+                unit: "us/op",
+                peer: "fio",
+                bar: Bar::Ratio(1.176),
+            },
+            Metric {
+                name: "disk-sequential-write",
+                unit: "us/op",
+                peer: "fio",
+                bar: Bar::Ratio(1.176),
+            },
+            Metric {
+                name: "disk-added-from-sleep",
+                unit: "us",
+                peer: "fio (difference)",
+                bar: Bar::Value(150.0),
+            },
+            Metric {
+                name: "disk-flushed-write",
+                unit: "us/op",
+                peer: "fio",
+                bar: Bar::None,
+            },
+        ],
+        run: disk::run,
     },
 ];
 

@@ -89,6 +89,9 @@ async fn request(
             next.fetch_add(1, Ordering::Relaxed) % blocks
         };
         let offset = block * work.block as u64;
+        if !work.think.is_zero() {
+            task::sleep(work.think).await;
+        }
         let begun = Instant::now();
         let result;
         (result, buffer) = if work.write {

@@ -5,7 +5,7 @@
 //!     blast --connect HOST:PORT [--seconds N] [--rate BITS] [--direction send|receive]
 //!           [--tcp|--udp] [--size BYTES] [--rr]
 //!     blast --disk NAME [--seconds N] [--block BYTES] [--depth N] [--random|--sequential]
-//!           [--read|--write] [--flush-every N]
+//!           [--read|--write] [--flush-every N] [--think-us N]
 //!
 //! One `blast` listens, another connects: the first byte of each connection says how it is to be
 //! served (see `tcp`). With `--mode` every connection is served alike and nothing is read from it

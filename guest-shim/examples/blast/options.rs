@@ -28,7 +28,8 @@ Moves bytes as fast as it can, or as told, and prints what came of it as JSON.
   --rr               send one byte and wait for one, again and again
   --block BYTES      bytes of a request (4096)
   --depth N          requests at once (32)
-  --flush-every N    a flush after every N writes of each of them (never)";
+  --flush-every N    a flush after every N writes of each of them (never)
+  --think-us N       each of them rests so many microseconds before a request (0)";
 
 /// The longest datagram.
 const MAX_DATAGRAM: usize = 65_000;
@@ -78,6 +79,7 @@ pub(crate) struct DiskWork {
     pub(crate) random: bool,
     pub(crate) write: bool,
     pub(crate) flush_every: Option<u64>,
+    pub(crate) think: Duration,
 }
 
 /// All flags, before it is known which of them belong together.
@@ -98,6 +100,7 @@ struct Given {
     random: bool,
     write: bool,
     flush_every: Option<u64>,
+    think_us: u64,
 }
 
 pub(crate) fn parse() -> Result<Work, Wrong> {
@@ -123,6 +126,7 @@ pub(crate) fn parse() -> Result<Work, Wrong> {
             "--read" => given.write = false,
             "--write" => given.write = true,
             "--flush-every" => given.flush_every = Some(flags.value(flag)?),
+            "--think-us" => given.think_us = flags.value(flag)?,
             _ => return Err(Wrong::unknown(flag)),
         }
     }
@@ -185,6 +189,7 @@ impl Given {
                 random: self.random,
                 write: self.write,
                 flush_every,
+                think: Duration::from_micros(self.think_us),
             })),
             _ => Err(Wrong::Told(
                 "one of --listen, --connect and --disk is needed".to_owned(),
