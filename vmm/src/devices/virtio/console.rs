@@ -35,7 +35,8 @@ const F_SIZE: u64 = 1 << 0;
 const OUTPUT_SOURCE: usize = 0;
 /// Bytes that may be printed at once after a silence.
 const BURST: u64 = 1 << 20;
-/// Whoever has to wait for its rate waits for this part of a second's worth, or less.
+/// Whoever has to wait for its rate waits for this part of a second's worth: each wait wakes the
+/// guest, and lines are short.
 const GRAINS_PER_SECOND: u64 = 100;
 
 /// A console.
@@ -181,6 +182,8 @@ struct Printer {
     output: Output,
     bucket: Bucket,
     grain: u64,
+    /// Nothing is printed before this moment.
+    wait_until: Nanos,
     /// The chain being printed, if `printing`, and the bytes of it that have been.
     chain: Chain,
     done: u64,
@@ -202,6 +205,7 @@ impl Printer {
             output,
             bucket: Bucket::new(bytes_per_second, BURST),
             grain: (bytes_per_second / GRAINS_PER_SECOND).max(1),
+            wait_until: Nanos(0),
             chain: Chain::default(),
             done: 0,
             printing: false,
@@ -244,11 +248,14 @@ impl Printer {
             port.push(self.chain.head, 0)?;
             return Ok(Step::Done);
         }
-        let least = self.grain.min(len as u64);
+        if now < self.wait_until {
+            return Ok(Step::Wait(self.wait_until));
+        }
         let allowed = self.bucket.available(now);
-        if allowed < least {
+        if allowed < self.grain.min(len as u64) {
             self.rate_waits += 1;
-            return Ok(Step::Wait(self.bucket.ready_at(least, now)));
+            self.wait_until = self.bucket.ready_at(self.grain, now);
+            return Ok(Step::Wait(self.wait_until));
         }
         let len = allowed.min(len as u64) as usize;
         let written = self.output.write(&piece[..len]) as u64;

@@ -88,6 +88,28 @@ fn a_flood_waits_for_its_rate_and_loses_nothing() {
 }
 
 #[test]
+fn who_waits_for_its_rate_is_not_woken_for_each_line() {
+    let (mut driver, mut reader) = console(64);
+    std::thread::spawn(move || while reader.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {});
+    driver.offer(TRANSMIT, &[Piece::readable(DATA, BURST as u32)]);
+    while driver.used(TRANSMIT).is_none() {
+        driver.settle();
+    }
+    for _ in 0..20 {
+        driver.offer(TRANSMIT, &[Piece::readable(DATA, 60)]);
+    }
+    let at = driver.ring(TRANSMIT).again_at.unwrap();
+    assert_eq!(at.0 - driver.now.0, 655 * 1_000_000_000 / (64 << 10) + 1);
+    driver.now = Nanos(at.0 - 1);
+    assert_eq!(driver.serve().again_at, Some(at));
+    assert_eq!(driver.take_used(TRANSMIT).len(), 0);
+    driver.now = at;
+    driver.settle();
+    assert_eq!(driver.take_used(TRANSMIT).len(), 655 / 60);
+    assert_eq!(driver.counter("rate_waits"), 2);
+}
+
+#[test]
 fn a_slow_reader_makes_only_its_guest_wait() {
     let (mut driver, mut reader) = console(1 << 20);
     let total = MIB as usize;
