@@ -139,7 +139,12 @@ impl Machine {
         drop(mask);
         let slept = now().0.saturating_sub(began.0).saturating_sub(looked);
         slot.look.slept(slept);
-        result.map(|_| set)
+        if result? == 0 {
+            // Work that this thread gave to the kernel may have interrupted it, to be done now: what
+            // came of it is told to who waits just then, which is not this thread.
+            set = DeviceSet::ALL;
+        }
+        Ok(set)
     }
 
     /// Notes an event in its device and the device in `set`.
@@ -149,7 +154,17 @@ impl Machine {
                 self.bus().ready(device, source);
                 set.insert(device);
             }
-            Event::Timer => set.add(self.bus().due(now())),
+            Event::Timer => {
+                let now = now();
+                set.add(self.bus().due(now));
+                // Whoever set a later moment since the timer went off has seen it still set.
+                if let (Some(attendant), Some(moment)) =
+                    (self.attendant.get(), self.bus().again_after(now))
+                    && let Err(error) = attendant.set_timer(moment)
+                {
+                    self.end(cannot_wait(&error));
+                }
+            }
             Event::Nudge => *set = DeviceSet::ALL,
         }
     }

@@ -66,11 +66,12 @@ pub(crate) struct Exits {
 /// The machine.
 #[derive(Debug)]
 pub struct Machine {
+    // First, and so dropped first: a device waits for the kernel to be done with guest memory.
+    bus: Bus,
     vm: Vm,
     image: Image,
     layout: Layout,
     processor: Processor,
-    bus: Bus,
     clock: Mutex<SliverClock>,
     /// Where a sliver's life is decided.
     pub lifecycle: Lifecycle,
@@ -221,6 +222,11 @@ impl Machine {
 
     fn is_still(&self) -> bool {
         self.lifecycle.still_since().is_some()
+    }
+
+    /// Whether some device waits for more than its doorbell.
+    pub(crate) fn is_attended(&self) -> bool {
+        self.attendant.get().is_some()
     }
 
     /// Whether some vCPU runs, so that its clocks have to be looked after.

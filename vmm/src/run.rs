@@ -174,6 +174,11 @@ fn failed_run(error: &io::Error) -> Next {
 fn act(machine: &Arc<Machine>, vcpu: &mut Vcpu, presence: &mut Presence, next: Next) -> DeviceSet {
     let index = vcpu.index();
     match next {
+        // What interrupted the stay may have been work that this thread gave to the kernel.
+        Next::Enter if machine.is_attended() => {
+            let done = machine.bus().serve(DeviceSet::ALL, machine.vm(), now());
+            return machine.follow_up(done);
+        }
         Next::Enter => {}
         Next::Served(done) => return machine.follow_up(done),
         // A step does not sleep: `IDLE` may return early.

@@ -184,6 +184,16 @@ impl Bus {
             .map(Nanos)
     }
 
+    /// The next moment after `now` at which a device wants to be served.
+    pub fn again_after(&self, now: Nanos) -> Option<Nanos> {
+        let moments = self.devices.iter();
+        moments
+            .map(|slot| slot.again_at.load(Ordering::Relaxed))
+            .filter(|moment| *moment > now.0 && *moment != NEVER)
+            .min()
+            .map(Nanos)
+    }
+
     /// Notes that a source of device `index` became ready, without touching guest memory.
     pub fn ready(&self, index: usize, source: usize) {
         if index < self.devices.len() {

@@ -150,7 +150,7 @@ impl VirtioDevice {
             Effect::Ignored => ignored,
             Effect::Reset => {
                 self.stop();
-                Outcome::default()
+                self.while_draining()
             }
             Effect::Activate => match self.activate(ram) {
                 Ok(()) => self.serve(ram, now),
@@ -179,7 +179,7 @@ impl VirtioDevice {
     pub fn serve(&mut self, ram: &GuestRam, now: Nanos) -> Outcome {
         if self.draining {
             self.finish_drain();
-            return Outcome::default();
+            return self.while_draining();
         }
         if !self.transport.is_running() {
             return Outcome::default();
@@ -264,6 +264,14 @@ impl VirtioDevice {
             self.draining = false;
             self.transport.finish_reset();
             self.refresh_config();
+        }
+    }
+
+    /// Its sources tell when nothing uses guest memory any more.
+    fn while_draining(&self) -> Outcome {
+        Outcome {
+            waiting: self.draining,
+            ..Outcome::default()
         }
     }
 
