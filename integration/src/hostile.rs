@@ -4,17 +4,16 @@
 //! A guest tells through its memory that it has seen what came of its case, then rests while the
 //! host looks; released, it mends the device, works with it and ends with its verdict.
 
+mod outside;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use object::{Object, ObjectSymbol};
-use serde_json::json;
 use tempfile::TempDir;
 use vmm::control::proto::{Answer, DeviceStatus, Op, State, Status};
 use vmm::exit::ExitKind;
@@ -22,7 +21,8 @@ use vmm::exit::ExitKind;
 use crate::client::Client;
 use crate::guests;
 use crate::sliver::{Ended, Running, Sliver, until};
-use crate::taps::{self, HostEnd};
+use outside::Outside;
+pub use outside::Subject;
 
 /// Slivers that run at once.
 const AT_ONCE: usize = 24;
@@ -38,12 +38,6 @@ const MEMORY: u64 = 32;
 /// Of one that names more than 4 GiB in a queue of 16 descriptors.
 const MUCH_MEMORY: u64 = 512;
 
-/// Bytes of a disk.
-const DISK: u64 = 1 << 20;
-
-/// Time between two frames that the host sends to each tap.
-const FRAMES_EVERY: Duration = Duration::from_millis(5);
-
 /// A case by name, and what is left of it.
 pub type Case = (&'static str, Trace);
 
@@ -58,46 +52,6 @@ pub enum Trace {
     Ignored,
     /// The guest was told; or there is nothing to tell.
     Answer,
-}
-
-/// The device that cases are about, as the guest calls it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "named as the devices are")]
-pub enum Subject {
-    Console,
-    Net,
-    NetReceive,
-    Disk,
-    ReadOnlyDisk,
-    Rng,
-    Vsock,
-    VsockReceive,
-    Balloon,
-}
-
-impl Subject {
-    /// What the guest calls it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Console => "console",
-            Self::Net => "net0",
-            Self::NetReceive => "net0-receive",
-            Self::Disk | Self::ReadOnlyDisk => "disk0",
-            Self::Rng => "rng",
-            Self::Vsock => "vsock",
-            Self::VsockReceive => "vsock-receive",
-            Self::Balloon => "balloon",
-        }
-    }
-
-    /// Its device's tag.
-    fn tag(self) -> &'static str {
-        match self {
-            Self::NetReceive => "net0",
-            Self::VsockReceive => "vsock",
-            other => other.name(),
-        }
-    }
 }
 
 /// Runs cases about one device, and asserts of each that the guest saw what it had to, that the
@@ -261,69 +215,6 @@ impl Trace {
             Self::Counter(name) => (count(name).is_none_or(|count| count == 0) || fault.is_some())
                 .then(|| format!("it did not count {name}: {device:?}")),
             Self::Ignored | Self::Answer => None,
-        }
-    }
-}
-
-/// What a sliver's devices are connected to.
-struct Outside<'a> {
-    subject: Subject,
-    place: &'a TempDir,
-    taps: Vec<OwnedFd>,
-    host: Vec<HostEnd>,
-    listeners: Vec<UnixListener>,
-}
-
-impl<'a> Outside<'a> {
-    fn new(subject: Subject, count: usize, place: &'a TempDir) -> Self {
-        let wired = matches!(subject, Subject::Net | Subject::NetReceive);
-        let taps = taps::make(if wired { count } else { 0 });
-        let (taps, host) = taps.into_iter().map(|tap| (tap.fd, tap.host)).unzip();
-        Self {
-            subject,
-            place,
-            taps,
-            host,
-            listeners: Vec::new(),
-        }
-    }
-
-    /// Gives the sliver the device.
-    fn equip(&mut self, sliver: Sliver) -> Sliver {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        match self.subject {
-            Subject::Console | Subject::Rng => sliver,
-            Subject::Net | Subject::NetReceive => {
-                let tap = self.taps.pop().expect("there is a tap for each");
-                sliver.field("nets", json!([{}])).tap(0, tap)
-            }
-            Subject::Disk | Subject::ReadOnlyDisk => {
-                let path = self.place.path().join(format!("disk-{number}"));
-                let file = fs::File::create(&path).expect("a disk is made");
-                file.set_len(DISK).expect("a disk has a size");
-                let read_only = self.subject == Subject::ReadOnlyDisk;
-                sliver.field("disks", json!([{ "path": path, "read_only": read_only }]))
-            }
-            Subject::Vsock | Subject::VsockReceive => {
-                let dir = self.place.path().join(format!("vsock-{number}"));
-                fs::create_dir(&dir).expect("a directory is made");
-                // Somebody listens at port 1, and never takes anybody in.
-                let listener = UnixListener::bind(dir.join("1.sock"));
-                self.listeners.push(listener.expect("a socket is bound"));
-                sliver.field("vsock", json!({ "dir": dir }))
-            }
-            Subject::Balloon => sliver.field("balloon_mib", 1),
-        }
-    }
-
-    /// Sends frames to every tap, whether its device works or not, until `done`.
-    fn feed(&self, done: &AtomicBool) {
-        while !self.host.is_empty() && !done.load(Ordering::Relaxed) {
-            for (host, len) in self.host.iter().zip([60, 1514].iter().cycle()) {
-                host.send(*len);
-            }
-            thread::sleep(FRAMES_EVERY);
         }
     }
 }

@@ -45,6 +45,10 @@ const RINGS: &[Case] = &[
 const SETUPS: &[Case] = &[
     ("queue-size-0", Fault("size 0 is not a power of two")),
     ("queue-size-3", Fault("size 3 is not a power of two")),
+    (
+        "queue-size-above-max",
+        Fault("is not a power of two from 1 to"),
+    ),
     ("queue-size-huge", Fault("size 65536 is not a power of two")),
     ("queue-no-addresses", Fault("at 0x0 does not lie in memory")),
     ("queue-unaligned", Fault("is not aligned to 16 bytes")),
@@ -73,6 +77,25 @@ const SETUPS: &[Case] = &[
     ("device-holes", Ignored),
 ];
 
+/// Queues of which all chains go one way. A disk's go both ways.
+const ONE_WAY: [Subject; 7] = [
+    Subject::Console,
+    Subject::Net,
+    Subject::NetReceive,
+    Subject::Rng,
+    Subject::Vsock,
+    Subject::Balloon,
+    Subject::BalloonReporting,
+];
+
+#[test]
+fn chains_of_the_wrong_direction_stop_every_device() {
+    let fault = Fault("direction that this queue does not have");
+    for subject in ONE_WAY {
+        bear(subject, &[("wrong-direction", fault)]);
+    }
+}
+
 macro_rules! subjects {
     ($($rings:ident, $setups:ident: $subject:ident;)*) => {
         $(
@@ -97,4 +120,5 @@ subjects! {
     entropy_sources_bear_hostile_rings, entropy_sources_bear_hostile_setups: Rng;
     vsocks_bear_hostile_rings, vsocks_bear_hostile_setups: Vsock;
     balloons_bear_hostile_rings, balloons_bear_hostile_setups: Balloon;
+    reporting_bears_hostile_rings, reporting_bears_hostile_setups: BalloonReporting;
 }

@@ -33,11 +33,6 @@ fn balloon(device: &Device, case: &[u8]) -> Option<Verdict> {
             device.submit(&[Desc::text(data, 3)]);
             return Some(Verdict::Refused(device.await_used(1)));
         }
-        b"pages-to-be-written" => {
-            device.start();
-            device.submit(&[Desc::room(data, 4)]);
-            return Some(Verdict::Fails);
-        }
         _ => return None,
     };
     device.start();
@@ -59,11 +54,6 @@ fn entropy(device: &Device, case: &[u8]) -> Option<Verdict> {
             }
             device.notify();
             Some(Verdict::Refused(device.used_idx() < device.size()))
-        }
-        b"chain-to-be-read" => {
-            device.start();
-            device.submit(&[Desc::text(device.data(), 16)]);
-            Some(Verdict::Fails)
         }
         _ => None,
     }

@@ -51,6 +51,16 @@ fn chain(device: &Device, case: &[u8]) -> Option<Verdict> {
         }
         b"avail-forward" => return Some(index_moves_by(device, device.size() + 1)),
         b"avail-backward" => return Some(index_moves_by(device, u16::MAX)),
+        b"wrong-direction" => {
+            device.start();
+            let (room, text) = (Desc::room(data, 16), Desc::text(data, 16));
+            device.submit(&[if subject::is_written(device) {
+                text
+            } else {
+                room
+            }]);
+            return Some(Verdict::Fails);
+        }
         b"head-out-of-range" => {
             device.start();
             device.offer(device.size(), 1);
@@ -212,6 +222,9 @@ fn placement(device: &Device, case: &[u8]) -> Option<Verdict> {
     let spoil: &dyn Fn() = match case {
         b"queue-size-0" => &|| device.write(reg::QUEUE_NUM, 0),
         b"queue-size-3" => &|| device.write(reg::QUEUE_NUM, 3),
+        b"queue-size-above-max" => {
+            &|| device.write(reg::QUEUE_NUM, 2 * device.entry.queue_size_max)
+        }
         b"queue-size-huge" => &|| device.write(reg::QUEUE_NUM, 0x1_0000),
         b"queue-no-addresses" => &|| {
             for ring in [reg::QUEUE_DESC, reg::QUEUE_DRIVER, reg::QUEUE_DEVICE] {

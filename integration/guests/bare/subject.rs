@@ -7,6 +7,11 @@ use crate::guest::Guest;
 use crate::status;
 use crate::virtio::{Desc, Device};
 
+/// The balloon's queue of free pages, where there is none of statistics, and its feature bit (virtio
+/// 1.2, 5.5.2 and 5.5.3).
+const REPORTING: u32 = 2;
+const F_REPORTING: u64 = 1 << 5;
+
 /// Queues of a network card and of a socket device.
 pub const RECEIVE: u32 = 0;
 pub const TRANSMIT: u32 = 1;
@@ -22,6 +27,11 @@ pub fn named<'a>(guest: &'a Guest, name: &[u8]) -> Device<'a> {
         b"vsock" => (device_id::VSOCK, TRANSMIT),
         b"vsock-receive" => (device_id::VSOCK, RECEIVE),
         b"balloon" => (device_id::BALLOON, 0),
+        b"balloon-reporting" => {
+            return guest
+                .device(device_id::BALLOON, REPORTING)
+                .featuring(F_REPORTING);
+        }
         _ => guest.exit(status::NO_DEVICE),
     };
     guest.device(id, queue)
@@ -31,6 +41,7 @@ pub fn named<'a>(guest: &'a Guest, name: &[u8]) -> Device<'a> {
 pub fn is_written(device: &Device) -> bool {
     match device.entry.id {
         device_id::ENTROPY => true,
+        device_id::BALLOON => device.queue == REPORTING,
         device_id::NET | device_id::VSOCK => device.queue == RECEIVE,
         _ => false,
     }
@@ -76,8 +87,8 @@ pub fn ask(device: &Device) {
 /// Resets the device, and finds that it does honest work.
 pub fn recover(device: &Device) {
     let queue = match device.entry.id {
-        device_id::NET | device_id::VSOCK => TRANSMIT,
-        _ => device.queue,
+        device_id::NET | device_id::VSOCK | device_id::CONSOLE => TRANSMIT,
+        _ => 0,
     };
     let device = Device::new(device.guest, device.entry, queue);
     device.start();

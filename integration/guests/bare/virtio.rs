@@ -119,9 +119,12 @@ impl<'a> Device<'a> {
         Self { queue, ..self }
     }
 
-    /// The same, with these features agreed on when it starts.
+    /// The same, with these features, too, agreed on when it starts.
     pub fn featuring(self, features: u64) -> Self {
-        Self { features, ..self }
+        Self {
+            features: self.features | features,
+            ..self
+        }
     }
 
     pub fn size(&self) -> u16 {

@@ -292,11 +292,6 @@ fn crowds(device: &Device, case: &[u8]) -> Option<Verdict> {
                 receive.await_used(2) && answer(&receive) == op::RST,
             ))
         }
-        b"wrong-direction" => {
-            device.start();
-            device.submit(&[Desc::room(device.data(), 64)]);
-            Some(Verdict::Fails)
-        }
         _ => None,
     }
 }
