@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
@@ -25,6 +27,13 @@ pub const SECTOR: u64 = 512;
 
 /// The largest alignment that can be served: guest memory is known to be aligned to pages.
 const LARGEST_ALIGNMENT: u64 = slice_abi::layout::PAGE_SIZE;
+
+/// How long a disk that is in use is asked for again: a monitor that was killed lets go of its
+/// disks a moment after it is gone, when what it had asked of them has ended.
+const LETTING_GO: Duration = Duration::from_secs(1);
+
+/// How often it is asked for.
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// A disk that is ready for use.
 #[derive(Debug)]
@@ -204,7 +213,13 @@ fn lock(file: &File, read_only: bool) -> Result<(), Errno> {
     } else {
         FlockOperation::NonBlockingLockExclusive
     };
-    rustix::fs::flock(file, operation)
+    let deadline = Instant::now() + LETTING_GO;
+    loop {
+        match rustix::fs::flock(file, operation) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(AGAIN),
+            result => return result,
+        }
+    }
 }
 
 /// Asks whether a block device is mounted or held by somebody who does not lock: opening it
