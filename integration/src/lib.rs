@@ -3,6 +3,7 @@
 //! [`artifacts`] builds what is run, [`sliver`] runs it, [`client`] steers it, [`ended`] tells how it
 //! ended, [`outlet`] reads its output now and then, [`elf`] makes image files that nobody would ship.
 //! [`hostile`] runs guests that misbehave by the dozen, [`taps`] connects their network cards.
+//! [`service`] runs an example that serves, [`http`] and [`kv`] are clients of such.
 //! A test that needs KVM begins with [`needs_kvm!`].
 
 pub mod artifacts;
@@ -11,7 +12,10 @@ pub mod elf;
 pub mod ended;
 pub mod guests;
 pub mod hostile;
+pub mod http;
+pub mod kv;
 pub mod outlet;
+pub mod service;
 pub mod sliver;
 pub mod taps;
 
