@@ -225,6 +225,27 @@ fn an_unused_disk_has_no_engine() {
 }
 
 #[test]
+fn what_follows_an_unaligned_piece_past_the_cache_is_what_is_on_the_disk() {
+    const LANE: usize = 256 << 10;
+    let setting = Setting {
+        coarse: true,
+        ..PLAIN
+    };
+    let mut guest = guest(setting).unwrap();
+    let data = text(LANE + 0x2_0000, 5);
+    guest.file.write_all_at(&data, 0).unwrap();
+    // What is left after the first piece is aligned, in the file as in memory.
+    let len = data.len() as u32 - 512;
+    let room = guest.header(VIRTIO_BLK_T_IN, 1);
+    let at = room + DATA_AT + 512;
+    guest.offer(room, &[Piece::writable(at, len)]);
+    guest.finish(1);
+    assert_eq!(guest.status(room), 0);
+    assert!(guest.driver.read(at, len as usize) == data[512..]);
+    assert_eq!(guest.driver.counter("bounced"), 1);
+}
+
+#[test]
 fn a_disk_that_cannot_be_synced_vouches_for_nothing_any_more() {
     let setting = Setting {
         fickle: true,

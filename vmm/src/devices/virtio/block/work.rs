@@ -188,6 +188,8 @@ impl Work {
         {
             return self.use_lane(index, left, alignment, ram);
         }
+        // What is left after a piece that had to go through it may go without.
+        self.lane.leave(index);
         let vectors = if read {
             let mut vectors = slot.room.begin::<ToGuest>(ram);
             vectors.add(buffers, skip, left.len).map(|_| Vectors {
@@ -210,6 +212,7 @@ impl Work {
         {
             return self.use_lane(index, left, alignment, ram);
         }
+        self.lane.leave(index);
         let zeros = self.zeros.get_or_insert_with(|| Pages::new(ZERO_BYTES));
         let mut vectors = self.slots.get(index).room.begin::<FromGuest>(ram);
         let mut wanted = left.len.min(ZERO_BYTES as u64 * ZERO_REPEATS);
