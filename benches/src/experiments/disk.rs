@@ -184,6 +184,8 @@ fn fio(file: &Path, load: Load) -> Result<Sample> {
         .arg(format!("--bs={}", load.block))
         .arg(format!("--iodepth={}", load.depth))
         .arg(format!("--thinktime={}", load.think_us))
+        // Or else the rest would count as part of the request before it.
+        .arg("--thinktime_blocks_type=complete")
         .arg(format!("--fdatasync={}", load.flush_every))
         .arg(format!("--runtime={SECONDS}"))
         .arg("--time_based")
