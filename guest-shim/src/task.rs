@@ -25,6 +25,8 @@
 //! and then, or give the work to another vCPU with [`vcpu::spawn`](crate::vcpu::spawn).
 
 #[cfg(any(test, not(feature = "desktop")))]
+pub(crate) mod crowd;
+#[cfg(any(test, not(feature = "desktop")))]
 pub(crate) mod executor;
 #[cfg(any(test, not(feature = "desktop")))]
 mod timers;
@@ -41,7 +43,7 @@ use crate::backend::task as backend;
 use crate::time::Instant;
 
 #[cfg(not(any(test, feature = "desktop")))]
-pub(crate) use backend::register;
+pub(crate) use backend::{attend, register};
 #[cfg(any(test, not(feature = "desktop")))]
 pub(crate) use executor::Poller;
 pub use timeout::{Elapsed, Timeout, timeout};

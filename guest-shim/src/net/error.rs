@@ -25,12 +25,10 @@ pub enum Error {
     MessageTooLong,
     /// There is no memory for another socket's buffers.
     NoMemory,
-    /// The name server knows no address for the name.
+    /// The name server knows no address for the name, or does not answer.
     NameNotFound,
     /// No name server is known.
     NoNameServer,
-    /// What the name server answers makes no sense, or it cannot answer.
-    NameServerFailed,
     /// It is not permitted to this process.
     NotPermitted,
     /// There is no way to the address.
@@ -54,9 +52,8 @@ impl fmt::Display for Error {
             Self::InvalidInput => "nobody has such an address or name",
             Self::MessageTooLong => "the datagram is longer than one packet",
             Self::NoMemory => "there is no memory for the socket's buffers",
-            Self::NameNotFound => "the name has no address",
+            Self::NameNotFound => "no address is found for the name",
             Self::NoNameServer => "no name server is known",
-            Self::NameServerFailed => "the name server has failed",
             Self::NotPermitted => "not permitted",
             Self::Unreachable => "there is no way to the address",
             Self::TimedOut => "nothing has come back in time",

@@ -15,6 +15,7 @@
 
 mod addresses;
 pub(crate) mod dns;
+mod leaving;
 mod link;
 pub(crate) mod listen;
 pub(crate) mod ping;
@@ -33,6 +34,7 @@ use smoltcp::iface::SocketHandle;
 
 use super::card::Card;
 use super::interface::Interface;
+use crate::task::crowd::add_waker;
 use crate::time::Instant;
 
 pub(crate) use addresses::Addressing;
@@ -223,14 +225,6 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         IpAddr::V4(v4) => SocketAddr::new(v4.into(), address.port()),
         IpAddr::V6(_) => address,
-    }
-}
-
-/// Has whoever asks woken with others, once.
-fn add_waker(wakers: &mut Vec<Waker>, context: &Context<'_>) {
-    let waker = context.waker();
-    if !wakers.iter().any(|known| known.will_wake(waker)) {
-        wakers.push(waker.clone());
     }
 }
 

@@ -21,6 +21,7 @@ type Device = Balloon<Registers, Heap>;
 pub(crate) fn follow() {
     if let Some(balloon) = balloon() {
         balloon.follow();
+        task::attend();
     }
 }
 

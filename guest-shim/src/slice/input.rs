@@ -17,6 +17,7 @@ use crate::console::WindowSize;
 use crate::console::typed::Typed;
 use crate::sync::Mutex;
 use crate::task::Poller;
+use crate::task::crowd::add_waker;
 use crate::time::Instant;
 use crate::virtio::mmio::{Device, F_VERSION_1};
 use crate::virtio::ring::Parts;
@@ -40,7 +41,7 @@ pub(crate) async fn read_line() -> Option<String> {
         if let Some(line) = inner.typed.line(BUFFER) {
             return Poll::Ready(Some(line));
         }
-        inner.readers.push(context.waker().clone());
+        add_waker(&mut inner.readers, context);
         Poll::Pending
     })
     .await

@@ -50,13 +50,15 @@ impl Poller for Driver {
 /// Uses the stack, and sets it going first if nobody has used it before.
 fn with<R>(action: impl FnOnce(&mut Stack) -> R) -> R {
     let mut net = NET.lock();
-    if let Some(stack) = &mut *net {
-        return action(stack);
-    }
-    let stack = net.insert(open());
-    let result = action(stack);
+    let is_new = net.is_none();
+    let result = action(net.get_or_insert_with(open));
     drop(net);
-    task::register(&DRIVER);
+    if is_new {
+        task::register(&DRIVER);
+    } else {
+        // A stream may be dropped where nothing is polled.
+        task::attend();
+    }
     result
 }
 
@@ -99,8 +101,13 @@ impl Listener {
     }
 
     pub(crate) async fn accept(&self) -> Result<(Stream, SocketAddr)> {
-        let (id, from) = wait(|stack, context| stack.poll_accept(self.0, context)).await?;
-        Ok((Stream::new(id)?, from))
+        loop {
+            let (id, from) = wait(|stack, context| stack.poll_accept(self.0, context)).await?;
+            // One that was reset in between is no reason to accept no other.
+            if let Ok(stream) = Stream::new(id) {
+                return Ok((stream, from));
+            }
+        }
     }
 
     pub(crate) fn local_addr(&self) -> Result<SocketAddr> {
@@ -221,7 +228,7 @@ impl Udp {
 
 impl Drop for Udp {
     fn drop(&mut self) {
-        with(|stack| stack.end_udp(self.0));
+        with(|stack| stack.end_udp(self.0, Instant::now()));
     }
 }
 

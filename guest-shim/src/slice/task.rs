@@ -15,6 +15,11 @@ pub(crate) fn register(poller: &'static dyn Poller) {
     EXECUTOR.register(poller);
 }
 
+/// Has what was given to a driver attended to, also if this vCPU is not inside the executor.
+pub(crate) fn attend() {
+    EXECUTOR.attend();
+}
+
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     EXECUTOR.block_on(future)
 }

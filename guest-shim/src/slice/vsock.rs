@@ -59,6 +59,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.device.mux().unlisten(self.port);
+        task::attend();
     }
 }
 
@@ -93,13 +94,16 @@ impl Stream {
     }
 
     pub(crate) fn shutdown(&self) -> Result<()> {
-        self.device.mux().shut_down(self.key)
+        self.device.mux().shut_down(self.key)?;
+        task::attend();
+        Ok(())
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         self.device.mux().close(self.key);
+        task::attend();
     }
 }
 

@@ -120,6 +120,12 @@ impl<R: Rest> Executor<R> {
     pub(crate) fn register(&self, poller: &'static dyn Poller) {
         self.pollers.lock().push(poller);
         // One that rests knows nothing of its rings.
+        self.attend();
+    }
+
+    /// Has what was given to a driver or made ready attended to: by this vCPU if it is inside, as
+    /// it looks again before it rests, else by one that rests.
+    pub(crate) fn attend(&self) {
         if !self.is_inside() {
             self.call_in();
         }
@@ -147,6 +153,8 @@ impl<R: Rest> Executor<R> {
 
     /// Runs `future` to its end, and whatever else is ready.
     pub(crate) fn block_on<F: Future>(&'static self, future: F) -> F::Output {
+        // Left after the future is dropped, which may give drivers something to do.
+        let _stay = self.enter();
         let mut future = pin!(future);
         let main = Arc::new(Main {
             executor: self,
@@ -155,7 +163,6 @@ impl<R: Rest> Executor<R> {
         });
         let waker = Waker::from(Arc::clone(&main));
         let mut context = Context::from_waker(&waker);
-        let _stay = self.enter();
         let mut busy = Busy::since(self.rest.now());
         loop {
             self.poll_all();
@@ -183,9 +190,7 @@ impl<R: Rest> Executor<R> {
 
     fn schedule(&self, runnable: Runnable) {
         self.ready.lock().push_back(runnable);
-        if !self.is_inside() {
-            self.call_in();
-        }
+        self.attend();
     }
 
     /// Runs what is ready now, but nothing twice and not what becomes ready meanwhile. How many ran.

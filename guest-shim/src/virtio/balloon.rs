@@ -20,6 +20,7 @@ use super::state::{Config, needs_reset};
 use super::virtq::{Buffer, Queue, Tell};
 use crate::sync::Mutex;
 use crate::task::Poller;
+use crate::task::crowd::add_waker;
 use crate::time::Instant;
 
 /// The queues. Those of features that are not offered do not exist.
@@ -193,7 +194,7 @@ impl<W: Window, M: Memory> Balloon<W, M> {
         if reports.blocks.is_empty() || needs_reset(self.state) {
             return Poll::Ready(());
         }
-        reports.waiters.push(context.waker().clone());
+        add_waker(&mut reports.waiters, context);
         Poll::Pending
     }
 

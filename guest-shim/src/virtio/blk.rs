@@ -29,6 +29,7 @@ use super::virtq::{self, Queue, Tell};
 use crate::block::{Buffer, Direction, ErrorKind, SECTOR};
 use crate::sync::Mutex;
 use crate::task::Poller;
+use crate::task::crowd::add_waker;
 use crate::time::Instant;
 pub(crate) use limits::Limits;
 
@@ -298,7 +299,7 @@ impl<W: Window + Copy> Future for Flight<'_, W> {
                 self.stage = match inner.begin(request, context.waker()) {
                     Ok(slot) => Stage::Out(slot),
                     Err(request) => {
-                        inner.waiting.push(context.waker().clone());
+                        add_waker(&mut inner.waiting, context);
                         Stage::Waiting(request)
                     }
                 };

@@ -17,8 +17,6 @@ pub(crate) struct Query {
     link: usize,
     open: Vec<QueryHandle>,
     found: Vec<IpAddr>,
-    /// Why there is nothing, if nothing is found.
-    failure: Error,
 }
 
 impl Stack {
@@ -52,7 +50,6 @@ impl Stack {
             link,
             open: Vec::new(),
             found: Vec::new(),
-            failure: Error::NameNotFound,
         };
         for (_, kind) in types.into_iter().filter(|(wanted, _)| *wanted) {
             match socket.start_query(at.interface.context(), name, kind) {
@@ -76,12 +73,7 @@ impl Stack {
             return Poll::Ready(Err(Error::NoNameServer));
         };
         let socket = link.sockets.get_mut::<dns::Socket<'_>>(handle);
-        let Query {
-            open,
-            found,
-            failure,
-            ..
-        } = query;
+        let Query { open, found, .. } = query;
         open.retain(|&handle| match socket.get_query_result(handle) {
             Ok(addresses) => {
                 found.extend(addresses.into_iter().map(IpAddr::from));
@@ -91,17 +83,15 @@ impl Stack {
                 socket.register_query_waker(handle, context.waker());
                 true
             }
-            Err(GetQueryResultError::Failed) => {
-                *failure = Error::NameNotFound;
-                false
-            }
+            Err(GetQueryResultError::Failed) => false,
         });
         if !open.is_empty() {
             return Poll::Pending;
         }
         let found = core::mem::take(found);
         Poll::Ready(if found.is_empty() {
-            Err(*failure)
+            // A server that is silent looks the same.
+            Err(Error::NameNotFound)
         } else {
             Ok(found)
         })

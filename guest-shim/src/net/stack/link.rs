@@ -17,6 +17,7 @@ use smoltcp::socket::{Socket, dhcpv4, tcp};
 use smoltcp::wire::{EthernetAddress, IpCidr};
 
 use super::addresses::{Addressing, link_local};
+use super::leaving::Leaving;
 use super::pool::Pool;
 use super::stack_time;
 use super::tcp::set_patience;
@@ -57,6 +58,8 @@ pub(super) struct Link {
     endings: Vec<Ending>,
     /// Those of them that have ended but are kept, the oldest first.
     time_waits: VecDeque<SocketHandle>,
+    /// Datagram sockets that nobody holds any more.
+    leaving: Leaving,
     /// Something could not be sent for want of room.
     cramped: bool,
 }
@@ -87,6 +90,7 @@ impl Link {
             dns: None,
             endings: Vec::new(),
             time_waits: VecDeque::new(),
+            leaving: Leaving::default(),
             cramped: false,
         };
         if link.addressing.dhcp && link.addressing.v4.is_none() {
@@ -166,7 +170,8 @@ impl Link {
             .endings
             .iter()
             .map(|ending| ending.since + END_PATIENCE);
-        at.into_iter().chain(ends).min()
+        let all = at.into_iter().chain(ends);
+        all.chain(self.leaving.deadline()).min()
     }
 
     /// Does what is due after sockets may have changed.
@@ -217,6 +222,17 @@ impl Link {
             time_waits.pop_front();
             give_back(sockets, pool, oldest);
         }
+        self.leaving.tend(sockets, now);
+    }
+
+    /// Lets go of a datagram socket, once it has sent what it has.
+    pub(super) fn leave(&mut self, handle: SocketHandle, now: Instant) {
+        self.leaving.add(handle, &mut self.sockets, now);
+    }
+
+    /// Makes way for a new datagram socket at a port.
+    pub(super) fn clear_port(&mut self, port: u16) {
+        self.leaving.forget_port(port, &mut self.sockets);
     }
 
     /// Takes note that this end of a connection has ended.

@@ -17,9 +17,10 @@ use smoltcp::socket::tcp::{self, State};
 use super::link::Link;
 use super::pool::Pool;
 use super::tcp::door;
-use super::{SocketId, Stack, add_waker, canonical};
+use super::{SocketId, Stack, canonical};
 use crate::net::wire::Layout;
 use crate::net::{Error, Result, TcpOptions};
+use crate::task::crowd::add_waker;
 use crate::time::Instant;
 
 /// Frames that are taken in at a time, before tasks have a look at what came of it.

@@ -1,5 +1,6 @@
 //! Datagrams. A bound address may be that of several links, so there is a `smoltcp` socket on each.
 
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -13,6 +14,8 @@ use super::listen::{overlap, place};
 use super::{Stack, canonical};
 use crate::net::wire::{IPV4, IPV6, UDP};
 use crate::net::{Error, Result};
+use crate::task::crowd::Crowd;
+use crate::time::Instant;
 
 /// Datagrams that can wait in each direction.
 const DATAGRAMS: usize = 128;
@@ -33,6 +36,9 @@ struct Bound {
     address: SocketAddr,
     /// One for each link, or none where the address is not the link's.
     sockets: Vec<Option<SocketHandle>>,
+    /// Tasks that wait for a datagram, and those that wait for room for one.
+    receivers: Arc<Crowd>,
+    senders: Arc<Crowd>,
 }
 
 impl Stack {
@@ -55,6 +61,7 @@ impl Stack {
         let own = (!address.ip().is_unspecified()).then_some(address.ip());
         let mut sockets = Vec::with_capacity(self.links.len());
         for link in &mut self.links {
+            link.clear_port(address.port());
             if own.is_some_and(|own| !link.has_address(own)) {
                 sockets.push(None);
                 continue;
@@ -70,7 +77,12 @@ impl Stack {
             socket.bind(endpoint).map_err(|_| Error::InvalidInput)?;
             sockets.push(Some(link.sockets.add(socket)));
         }
-        let bound = Bound { address, sockets };
+        let bound = Bound {
+            address,
+            sockets,
+            receivers: Arc::default(),
+            senders: Arc::default(),
+        };
         Ok(UdpId(place(&mut self.datagrams.0, bound)))
     }
 
@@ -102,7 +114,7 @@ impl Stack {
                 buffer[..length].copy_from_slice(&datagram[..length]);
                 return Poll::Ready(Ok((length, from)));
             }
-            socket.register_recv_waker(context.waker());
+            socket.register_recv_waker(&bound.receivers.join(context));
         }
         Poll::Pending
     }
@@ -142,23 +154,24 @@ impl Stack {
                 Poll::Ready(Ok(()))
             }
             Err(SendError::BufferFull) => {
-                socket.register_send_waker(context.waker());
+                socket.register_send_waker(&bound.senders.join(context));
                 Poll::Pending
             }
             Err(SendError::Unaddressable) => Poll::Ready(Err(Error::InvalidInput)),
         }
     }
 
-    /// Lets go of a socket.
-    pub(crate) fn end_udp(&mut self, id: UdpId) {
+    /// Lets go of a socket. What was sent leaves all the same.
+    pub(crate) fn end_udp(&mut self, id: UdpId, now: Instant) {
         let Some(bound) = self.datagrams.0[id.0].take() else {
             return;
         };
         for (link, handle) in self.links.iter_mut().zip(bound.sockets) {
             if let Some(handle) = handle {
-                link.sockets.remove(handle);
+                link.leave(handle, now);
             }
         }
+        self.touch();
     }
 }
 

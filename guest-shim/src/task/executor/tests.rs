@@ -248,6 +248,12 @@ impl Rest for Threads {
     }
 }
 
+fn threads() -> &'static Executor<Threads> {
+    Box::leak(Box::new(Executor::new(Threads {
+        latches: Default::default(),
+    })))
+}
+
 /// Values that go from one task to another, on any thread.
 #[derive(Default)]
 struct Pipe(Mutex<(VecDeque<u32>, Option<Waker>)>);
@@ -280,9 +286,7 @@ impl Pipe {
 #[test]
 fn no_wake_up_between_vcpus_is_lost() {
     const ROUNDS: u32 = 5_000;
-    let executor: &'static Executor<Threads> = Box::leak(Box::new(Executor::new(Threads {
-        latches: Default::default(),
-    })));
+    let executor = threads();
     let pipes: &'static [Pipe; 4] = Box::leak(Box::default());
     std::thread::scope(|scope| {
         // Two vCPUs inside, with a task that any of them may run, and one outside.
@@ -317,6 +321,65 @@ fn no_wake_up_between_vcpus_is_lost() {
             }
         });
     });
+}
+
+/// A driver that passes on what it was given, when it is polled.
+#[derive(Default)]
+struct Courier {
+    given: AtomicU32,
+    pipe: Pipe,
+}
+
+impl Poller for Courier {
+    fn poll(&self) {
+        match self.given.swap(0, Ordering::SeqCst) {
+            0 => {}
+            value => self.pipe.put(value),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn ring(&self) {}
+}
+
+#[test]
+fn what_a_driver_is_given_by_a_vcpu_outside_is_attended_to_by_one_that_rests() {
+    let executor = threads();
+    let courier: &'static Courier = Box::leak(Box::default());
+    executor.register(courier);
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(move || executor.block_on(courier.pipe.take()));
+        ME.set(1);
+        while executor.resting.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        courier.given.store(7, Ordering::SeqCst);
+        executor.attend();
+        assert_eq!(inside.join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn what_a_future_leaves_to_a_driver_when_it_is_dropped_is_published() {
+    struct Last(&'static Driver);
+    impl Future for Last {
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+    impl Drop for Last {
+        fn drop(&mut self) {
+            *self.0.given.lock() = Some(Waker::noop().clone());
+        }
+    }
+    let executor = dream();
+    let driver = driver(executor);
+    executor.block_on(Last(driver));
+    assert!(driver.given.lock().is_none());
 }
 
 #[test]

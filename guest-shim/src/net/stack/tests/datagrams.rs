@@ -1,5 +1,25 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
+
 use super::*;
 use crate::net::Error;
+
+/// Somebody who counts how often they are woken.
+#[derive(Default)]
+struct Sleeper(AtomicUsize);
+
+impl Sleeper {
+    fn wakes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 #[test]
 fn datagrams_go_there_and_back() {
@@ -65,7 +85,7 @@ fn what_cannot_be_sent_is_refused() {
         world.client.bind_udp(address("[::]:9")),
         Err(Error::AddressInUse)
     );
-    world.client.end_udp(v4);
+    world.client.end_udp(v4, world.now);
     world.client.bind_udp(address("[::]:9")).unwrap();
 }
 
@@ -94,6 +114,77 @@ fn more_than_there_is_room_for_waits() {
         }
         (received == 1000).then_some(())
     });
+}
+
+#[test]
+fn all_who_wait_for_one_socket_are_woken() {
+    let mut world = World::new(Quality::default());
+    let server = world.server.bind_udp(address(V4)).unwrap();
+    let client = world.client.bind_udp(address("0.0.0.0:0")).unwrap();
+    let sleepers: [Arc<Sleeper>; 4] = Default::default();
+    let wakers = sleepers.clone().map(Waker::from);
+    let mut buffer = [0; 2000];
+    for waker in &wakers[..2] {
+        let mut context = Context::from_waker(waker);
+        let received = world.server.poll_receive(server, &mut buffer, &mut context);
+        assert!(received.is_pending());
+    }
+    for waker in &wakers[2..] {
+        let mut context = Context::from_waker(waker);
+        while world
+            .client
+            .poll_send(client, &[1; 1000], address(V4), &mut context)
+            .is_ready()
+        {}
+    }
+    world.pass(Duration::from_millis(10));
+    for sleeper in sleepers {
+        assert_eq!(sleeper.wakes(), 1);
+    }
+}
+
+#[test]
+fn datagrams_leave_though_nobody_holds_their_socket_any_more() {
+    let mut world = World::new(Quality::default());
+    let server = world.server.bind_udp(address(V4)).unwrap();
+    let mut buffer = [0; 2000];
+    for round in 0..3 {
+        let client = world.client.bind_udp(address("0.0.0.0:9")).unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        let sent = world
+            .client
+            .poll_send(client, &[round], address(V4), &mut context);
+        assert!(sent.is_ready());
+        world.client.end_udp(client, world.now);
+        let (length, _) = world
+            .run(|world, context| ready(world.server.poll_receive(server, &mut buffer, context)))
+            .unwrap();
+        assert_eq!(buffer[..length], [round]);
+    }
+    // What cannot leave is given up in time, and does not get what is for another socket.
+    let client = world.client.bind_udp(address("0.0.0.0:9")).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let nobody = address("192.0.2.99:1");
+    let sent = world
+        .client
+        .poll_send(client, b"lost", nobody, &mut context);
+    assert!(sent.is_ready());
+    world.client.end_udp(client, world.now);
+    let client = world.client.bind_udp(address("0.0.0.0:9")).unwrap();
+    let sent = world
+        .server
+        .poll_send(server, b"for you", address("192.0.2.2:9"), &mut context);
+    assert!(sent.is_ready());
+    world
+        .run(|world, context| ready(world.client.poll_receive(client, &mut buffer, context)))
+        .unwrap();
+    let sent = world
+        .client
+        .poll_send(client, b"lost", nobody, &mut context);
+    assert!(sent.is_ready());
+    world.client.end_udp(client, world.now);
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.client.deadline(world.now), None, "nothing is left");
 }
 
 #[test]
