@@ -31,7 +31,9 @@ pub fn flush() {
 }
 
 /// The next line that somebody has typed, or a file or another program has sent, without its end;
-/// `None` when there will be no more.
+/// `None` when there will be no more: on a desktop at the end of the input, in a slice if it has no
+/// console. A console's device cannot tell a slice that its input has ended, so let those who send
+/// lines say which is the last.
 ///
 /// If nobody waits for it any more, the line may be lost.
 ///

@@ -40,7 +40,10 @@
 //!   leaves together.
 //! - An acknowledgement leaves after the tasks that what has come wakes have run once, so that it
 //!   travels with what they answer.
-//! - A stream that is dropped sends what was written to it, and then ends.
+//! - A stream that is dropped sends what was written to it, and then ends; a datagram that was sent
+//!   leaves, whatever becomes of its socket. That takes a vCPU inside
+//!   [`block_on`](crate::task::block_on), and what has not left when the program ends is lost: who
+//!   must be sure shuts a stream down and reads until the other end has ended, too.
 //! - Datagrams and echo requests are at most one packet long: packets are not taken apart.
 
 mod error;

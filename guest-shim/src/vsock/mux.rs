@@ -13,6 +13,7 @@ use core::task::{Context, Poll, Waker};
 
 use super::wire::{HEADER, HOST_CID, Header, STREAM, op, shutdown};
 use crate::net::{Error, Result};
+use crate::task::crowd::add_waker;
 
 /// Bytes that a connection keeps until they are read.
 const ROOM: u32 = 256 << 10;
@@ -139,7 +140,10 @@ impl Mux {
         self.crowded.drain(..).for_each(Waker::wake);
         self.connections.retain(|_, connection| {
             let closing = connection.state == State::Closing;
-            connection.end(Some(Error::ConnectionReset));
+            // One that is over already has ended as it did.
+            if !matches!(connection.state, State::Over(_)) {
+                connection.end(Some(Error::ConnectionReset));
+            }
             !closing
         });
     }
@@ -278,7 +282,7 @@ impl Mux {
             return Poll::Pending;
         }
         if crowded {
-            self.crowded.push(context.waker().clone());
+            add_waker(&mut self.crowded, context);
             return Poll::Pending;
         }
         connection.sent = connection.sent.wrapping_add(count as u32);

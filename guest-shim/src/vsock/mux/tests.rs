@@ -51,6 +51,16 @@ fn read(mux: &mut Mux, key: Key) -> Poll<Result<Vec<u8>>> {
 }
 
 #[test]
+fn what_has_ended_in_order_has_done_so_also_after_the_device_has_lost_all_connections() {
+    let (mut mux, key) = open();
+    let mut end = from_host(key, op::SHUTDOWN);
+    end.flags = shutdown::BOTH;
+    mux.receive(&end, &[]);
+    mux.reset(CID);
+    assert_eq!(read(&mut mux, key), Poll::Ready(Ok(vec![])));
+}
+
+#[test]
 fn bytes_go_both_ways_and_then_it_ends_in_order() {
     let (mut mux, key) = open();
     assert_eq!(read(&mut mux, key), Poll::Pending);
