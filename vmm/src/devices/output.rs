@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::termios::tcgetwinsize;
+use rustix::fs::{Mode, OFlags, fstat, makedev, open};
+use rustix::termios::{isatty, tcgetwinsize};
 
 /// A write to a pipe with room for this much does not wait (POSIX, `PIPE_BUF`).
 pub const PIECE: usize = 4096;
@@ -24,7 +25,7 @@ impl Output {
     /// Writes to `file`.
     pub fn new(file: File) -> Self {
         Self {
-            file,
+            file: own_terminal(&file).unwrap_or(file),
             broken: false,
         }
     }
@@ -61,6 +62,20 @@ impl Output {
     }
 }
 
+/// The terminal that `file` is, opened anew so that writing does not wait: one that has some room has
+/// not always enough, and whoever shares `file` with us expects its flags to stay as they are. `None`
+/// if it is none, or cannot be opened.
+fn own_terminal(file: &File) -> Option<File> {
+    // To open the other end of a pseudo-terminal is to make a new one (pts(4)).
+    let is_other_end = fstat(file).ok()?.st_rdev == makedev(5, 2);
+    if !isatty(file) || is_other_end {
+        return None;
+    }
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).ok().map(File::from)
+}
+
 /// Whether a write would go through, or fail, at once.
 fn has_room(file: &File) -> bool {
     let mut fds = [PollFd::new(file, PollFlags::OUT)];
@@ -68,11 +83,61 @@ fn has_room(file: &File) -> bool {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code, reason = "makes a pseudo-terminal")]
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{FromRawFd, OwnedFd};
     use std::os::unix::net::UnixStream;
+
+    use rustix::fs::fcntl_getfl;
+
+    /// A terminal, and the end of it where what is printed comes out.
+    fn terminal() -> (File, File) {
+        let options = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let outside = File::from(open("/dev/ptmx", options, Mode::empty()).unwrap());
+        let (fd, unlocked) = (outside.as_raw_fd(), 0i32);
+        let flags = options.bits();
+        // SAFETY: TIOCSPTLCK reads one number, which lives through the call; TIOCGPTPEER takes one.
+        let inside = unsafe {
+            assert_eq!(libc::ioctl(fd, libc::TIOCSPTLCK, &raw const unlocked), 0);
+            libc::ioctl(fd, libc::TIOCGPTPEER, flags)
+        };
+        assert!(inside >= 0, "{}", io::Error::last_os_error());
+        // SAFETY: the descriptor was just opened and is nobody else's.
+        (unsafe { File::from_raw_fd(inside) }, outside)
+    }
+
+    #[test]
+    fn a_terminal_that_nobody_reads_is_not_waited_for() {
+        let (inside, mut outside) = terminal();
+        let shared = inside.try_clone().unwrap();
+        let mut output = Output::new(inside);
+        let mut sent = 0;
+        // Lines: a terminal makes each longer, so that there is some room but not enough.
+        let text = b"line\n".repeat(PIECE / 5);
+        loop {
+            match output.write(&text[..]) {
+                0 => break,
+                written => sent += written,
+            }
+        }
+        assert!(sent > 0);
+        assert!(!fcntl_getfl(&shared).unwrap().contains(OFlags::NONBLOCK));
+        let mut bytes = [0; 16];
+        outside.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"line\r\nline\r\nline");
+    }
+
+    #[test]
+    fn the_other_end_of_a_terminal_is_written_to_as_it_is() {
+        let (mut inside, outside) = terminal();
+        let mut output = Output::new(outside);
+        assert_eq!(output.write(b"typed\n"), 6);
+        let mut bytes = [0; 6];
+        inside.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"typed\n");
+    }
 
     fn pair() -> (Output, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
