@@ -9,6 +9,7 @@ mod flags;
 mod monitor;
 mod plan;
 mod watch;
+mod window;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -36,6 +37,7 @@ use flags::Console;
 use monitor::{ConsoleOutput, Launch, Monitor};
 use plan::{Plan, Surroundings};
 use watch::{Cause, End, Watch};
+use window::Window;
 
 /// The status with which guest programs say that they panicked.
 const PANICKED: u8 = 101;
@@ -169,7 +171,8 @@ impl Run {
 
         // Under a debugger time means nothing: the monitor counts the guest's own.
         let limit = self.plan.time_limit.filter(|_| self.gdb.is_none());
-        let watch = Watch::new(&mut monitor, &self.signals, limit);
+        let window = self.window();
+        let watch = Watch::new(&mut monitor, &self.signals, window.as_ref(), limit);
         let mut server = None;
         let image = self.spec.image();
         let end = watch.until_end(|control| {
@@ -212,6 +215,16 @@ impl Run {
             _ if self.json => ConsoleOutput::Stderr,
             _ => ConsoleOutput::Stdout,
         }
+    }
+
+    /// The window that the console is shown in, if it is in one whose changes can be heard of.
+    fn window(&self) -> Option<Window> {
+        let window = match self.console_output() {
+            ConsoleOutput::Stdout => Window::of(std::io::stdout().as_fd()),
+            ConsoleOutput::Stderr => Window::of(std::io::stderr().as_fd()),
+            ConsoleOutput::Pipe(_) | ConsoleOutput::Nowhere => return None,
+        };
+        window.ok().flatten()
     }
 
     /// The record of the end: the monitor's, or one made up for a monitor that left none.

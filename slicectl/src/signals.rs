@@ -1,4 +1,5 @@
-//! The signals that ask `slicectl` to end, turned into a readable descriptor.
+//! The signals that ask `slicectl` to end, and the one that tells of a window's new size, each turned
+//! into a readable descriptor.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,6 +11,7 @@ use vmm_sys_util::signal::register_signal_handler;
 
 static ARRIVED: OnceLock<OwnedFd> = OnceLock::new();
 static LAST: AtomicI32 = AtomicI32::new(0);
+static RESIZED: OnceLock<OwnedFd> = OnceLock::new();
 
 /// Receives SIGINT, SIGTERM and SIGHUP instead of dying of them. Readable when one has come.
 #[derive(Debug)]
@@ -19,13 +21,7 @@ impl EndSignals {
     /// Installs the handlers. A signal that the process was started to ignore (as `nohup` does
     /// with SIGHUP) stays ignored.
     pub fn catch() -> io::Result<Self> {
-        let event = match ARRIVED.get() {
-            Some(event) => event,
-            None => {
-                let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-                ARRIVED.get_or_init(|| event)
-            }
-        };
+        let event = event_in(&ARRIVED)?;
         let ignored = ignored_signals();
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             if ignored & (1 << (signal - 1)) == 0 {
@@ -46,6 +42,39 @@ impl AsFd for EndSignals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Receives SIGWINCH. Readable when a terminal of this process has got another size.
+#[derive(Debug)]
+pub struct ResizeSignal(&'static OwnedFd);
+
+impl ResizeSignal {
+    /// Installs the handler.
+    pub fn catch() -> io::Result<Self> {
+        let event = event_in(&RESIZED)?;
+        register_signal_handler(libc::SIGWINCH, on_resize)?;
+        Ok(Self(event))
+    }
+
+    /// Whether it has come since this was last asked.
+    pub fn take(&self) -> bool {
+        rustix::io::read(self.0, &mut [0u8; 8]).is_ok()
+    }
+}
+
+impl AsFd for ResizeSignal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The event that a handler tells, made if it is not there yet.
+fn event_in(place: &'static OnceLock<OwnedFd>) -> io::Result<&'static OwnedFd> {
+    if let Some(event) = place.get() {
+        return Ok(event);
+    }
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    Ok(place.get_or_init(|| event))
 }
 
 /// The signal that came last, if one has come since they are caught.
@@ -78,7 +107,15 @@ pub fn signal_name(signal: i32) -> String {
 /// Only what a signal handler may do: a store and a `write`.
 extern "C" fn on_signal(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     LAST.store(signal, Ordering::Relaxed);
-    if let Some(event) = ARRIVED.get() {
+    tell(&ARRIVED);
+}
+
+extern "C" fn on_resize(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    tell(&RESIZED);
+}
+
+fn tell(event: &OnceLock<OwnedFd>) {
+    if let Some(event) = event.get() {
         let _ = rustix::io::write(event, &1u64.to_ne_bytes());
     }
 }

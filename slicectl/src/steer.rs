@@ -1,6 +1,8 @@
 //! `ps`, `status`, `pause`, `resume`, `stop`, `balloon`: running slivers, through their control
 //! sockets.
 
+mod devices;
+
 use std::time::Duration;
 
 use vmm::control::proto::{Op, State, Status};
@@ -200,7 +202,7 @@ fn table(found: &[Status]) -> String {
 
 fn describe(status: &Status) -> String {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
-    columns(&[
+    let mut rows = vec![
         row("name", printable(&status.name)),
         row("slice", printable(&status.slice)),
         row("owner", printable(&status.owner)),
@@ -216,7 +218,10 @@ fn describe(status: &Status) -> String {
         row("vcpus", status.vcpus.to_string()),
         row("cpu guest", format_micros(status.cpu_us.guest)),
         row("cpu monitor", format_micros(status.cpu_us.monitor)),
-    ])
+        row("exits", devices::exits(&status.exits)),
+    ];
+    rows.extend(devices::rows(&status.devices));
+    columns(&rows)
 }
 
 #[cfg(test)]
@@ -237,7 +242,10 @@ mod tests {
             memory_kib: 65_536,
             vcpus: 2,
             cpu_us: Default::default(),
-            devices: Vec::new(),
+            devices: vec![vmm::control::proto::DeviceStatus {
+                tag: "console".to_owned(),
+                ..Default::default()
+            }],
             exits: Default::default(),
         };
         let table = table(std::slice::from_ref(&status));
@@ -248,7 +256,9 @@ mod tests {
             lines[1].contains("paused") && lines[1].contains("1m 1s"),
             "{table}"
         );
-        assert!(!describe(&status).contains('\x1b'));
+        let told = describe(&status);
+        assert!(!told.contains('\x1b'));
+        assert!(told.ends_with("console      down\n"), "{told}");
     }
 
     #[test]

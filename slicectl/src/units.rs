@@ -85,6 +85,14 @@ pub fn format_micros(micros: u64) -> String {
     }
 }
 
+/// Bytes with a unit that leaves few digits, rounded down.
+pub fn format_bytes(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} B"),
+        _ => format_kib(bytes >> 10),
+    }
+}
+
 /// KiB with a unit that leaves few digits, rounded down.
 pub fn format_kib(kib: u64) -> String {
     match kib {
@@ -186,6 +194,8 @@ mod tests {
         assert_eq!(format_micros(9_999), "9999 us");
         assert_eq!(format_micros(12_345), "12.3 ms");
         assert_eq!(format_micros(61_230_000), "61.23 s");
+        assert_eq!(format_bytes(10_239), "10239 B");
+        assert_eq!(format_bytes(10_240), "10 KiB");
         assert_eq!(format_kib(65_536), "64 MiB");
         assert_eq!(format_kib(3 << 19), "1536 MiB");
         assert_eq!(format_kib(24 << 20 | 1 << 19), "24.5 GiB");

@@ -46,7 +46,8 @@ free and prints it. Without --net it implies --net tap. A client that comes whil
 booting is held until it is there.
 
 --disk: in a path, write ,, for a comma. --console FILE appends; a file that has grown to 64 MiB is
-renamed to FILE.1. Files called stdio or none are written ./stdio and ./none.
+renamed to FILE.1. Files called stdio or none are written ./stdio and ./none. With stdio the guest
+reads what this terminal, file or pipe gives, as lines; that this has ended, it is not told.
 
 Exit codes: the guest's own status; 2 wrong usage; 124 time limit reached; 125 the monitor could
 not start or failed; 139 the guest faulted; 143 stopped by a signal or by `slicectl stop`.
@@ -112,7 +113,7 @@ Examples:
   slicectl balloon hello-4711 0M
 
 The guest gives memory back as far and as fast as it can, and only if it has a driver for a
-balloon: `slicectl status --json NAME` tells the pages asked for and given.";
+balloon: `slicectl status NAME` tells the pages asked for (target) and given (actual).";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

@@ -13,6 +13,7 @@ use vmm::control::proto::{Notice, Op};
 use vmm::exit::ExitRecord;
 
 use super::monitor::Monitor;
+use super::window::Window;
 use crate::client::Client;
 use crate::signals::{EndSignals, signal_name};
 
@@ -59,6 +60,7 @@ impl Cause {
 pub(super) struct Watch<'a> {
     monitor: &'a mut Monitor,
     signals: &'a EndSignals,
+    window: Option<&'a Window>,
     /// When to end it if the monitor does not.
     limit: Option<(Instant, Duration)>,
     control: Option<PathBuf>,
@@ -67,15 +69,17 @@ pub(super) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Watches `monitor`, whose sliver may run for `limit`.
+    /// Watches `monitor`, whose console may be shown in a window and whose sliver may run for `limit`.
     pub(super) fn new(
         monitor: &'a mut Monitor,
         signals: &'a EndSignals,
+        window: Option<&'a Window>,
         limit: Option<Duration>,
     ) -> Self {
         Self {
             monitor,
             signals,
+            window,
             limit: limit
                 .and_then(|limit| Some((Instant::now().checked_add(limit + OVERTIME)?, limit))),
             control: None,
@@ -92,6 +96,11 @@ impl<'a> Watch<'a> {
             let ready = self.wait(tied);
             if ready.signal {
                 self.on_signal();
+            }
+            if ready.window
+                && let (Some(window), Some(control)) = (self.window, &self.control)
+            {
+                window.tell(control);
             }
             if ready.tie {
                 match self.monitor.notice() {
@@ -126,9 +135,14 @@ impl<'a> Watch<'a> {
             PollFd::from_borrowed_fd(self.monitor.process(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
         ];
-        if tied {
-            fds.push(PollFd::from_borrowed_fd(self.monitor.tie(), PollFlags::IN));
-        }
+        let mut watch = |fd| {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            fds.len() - 1
+        };
+        let tie = tied.then(|| watch(self.monitor.tie()));
+        // Until there is somebody to tell of it, what happens to the window can wait.
+        let window = self.window.filter(|_| self.control.is_some());
+        let window = window.map(|window| watch(window.as_fd()));
         // An interrupted or failed poll leaves no events: the loop comes round again.
         let _ = poll(&mut fds, timeout.as_ref());
         let ready = |i: usize| {
@@ -138,7 +152,8 @@ impl<'a> Watch<'a> {
         Ready {
             process: ready(0),
             signal: ready(1),
-            tie: ready(2),
+            tie: tie.is_some_and(ready),
+            window: window.is_some_and(ready),
         }
     }
 
@@ -188,4 +203,5 @@ struct Ready {
     process: bool,
     signal: bool,
     tie: bool,
+    window: bool,
 }
