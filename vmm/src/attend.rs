@@ -5,8 +5,8 @@
 //! costs more than that. All of it is processor time of this process, and so the sliver's.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustix::thread::set_current_timer_slack;
@@ -23,6 +23,10 @@ use crate::machine::{EndGuard, Machine, TIMER_SLACK_NS};
 const LONGEST_LOOK: Duration = Duration::from_micros(50);
 /// The first one, after a sleep that was so short that looking would have been better.
 const FIRST_LOOK: Duration = Duration::from_micros(10);
+
+/// Batches, one after another, that a vCPU serves before it leaves the rest to others: devices that
+/// other vCPUs keep busy must not keep it for ever.
+pub(crate) const TURNS: usize = 32;
 
 /// For how long a vCPU looks before it sleeps; grows while that helps, ends when it does not.
 #[derive(Debug, Default)]
@@ -74,32 +78,43 @@ impl Machine {
     }
 
     /// vCPU `index` rests: serves every queue, then sleeps until woken or until the host's monotonic
-    /// clock shows `until`. It may come back early.
-    pub(crate) fn rest(self: &Arc<Self>, index: usize, until: Option<Nanos>) {
+    /// clock shows `until`. It may come back early. Gives the devices that have more to serve.
+    pub(crate) fn rest(self: &Arc<Self>, index: usize, until: Option<Nanos>) -> DeviceSet {
         let doze = &self.slots[index].doze;
         let mut work = DeviceSet::ALL;
         loop {
+            let mut turns = 0;
             while !work.is_empty() {
                 work = self.follow_up(self.bus().serve(work, self.vm(), now()));
-                if self.lifecycle.wants_attention() {
-                    return;
+                turns += 1;
+                if self.lifecycle.wants_attention() || turns >= TURNS && doze.is_woken() {
+                    doze.take();
+                    return work;
                 }
             }
-            if doze.take() {
-                return;
-            }
             let left = until.map(|until| until.0.saturating_sub(now().0));
-            if left == Some(0) || self.lifecycle.wants_attention() {
-                return;
+            if doze.take() || left == Some(0) || self.lifecycle.wants_attention() {
+                return work;
             }
             let limit = left.map(Duration::from_nanos);
             match self.attendant.get() {
-                None => return doze.sleep(limit),
+                None => {
+                    doze.sleep(limit);
+                    return work;
+                }
                 Some(attendant) => match self.wait_at(attendant, index, limit) {
                     Ok(more) => work = more,
-                    Err(error) => return self.end(cannot_wait(&error)),
+                    Err(error) => self.end(cannot_wait(&error)),
                 },
             }
+        }
+    }
+
+    /// Leaves what is not finished to the devices' thread, or to a vCPU that idles.
+    pub(crate) fn hand_over(self: &Arc<Self>) {
+        self.attend();
+        if let Some(attendant) = self.attendant.get() {
+            attendant.nudge();
         }
     }
 
@@ -182,9 +197,14 @@ impl Machine {
             let machine = Arc::clone(self);
             let attendant = Attendant::new()?;
             if self.attendant.set(attendant).is_ok() {
-                std::thread::Builder::new()
+                let thread = std::thread::Builder::new()
                     .name("devices".to_owned())
                     .spawn(move || machine.attend_always())?;
+                let mut devices_thread = self
+                    .devices_thread
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *devices_thread = Some(thread);
             }
         }
         let Some(attendant) = self.attendant.get() else {

@@ -22,7 +22,7 @@ use crate::clock::{HostTime, SliverClock};
 use crate::control::bell::Bell;
 use crate::control::proto::ExitCounts;
 use crate::devices::attendant::Attendant;
-use crate::devices::bus::Bus;
+use crate::devices::bus::{Bus, DeviceSet};
 use crate::devices::virtio::backend::Nanos;
 use crate::doze::Doze;
 use crate::exit::{Exit, Registers};
@@ -79,6 +79,8 @@ pub struct Machine {
     pub bell: Arc<Bell>,
     pub(crate) slots: Vec<VcpuSlot>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The one that attends to the devices while no vCPU does.
+    pub(crate) devices_thread: Mutex<Option<JoinHandle<()>>>,
     entered_tsc: AtomicU64,
     /// Made when a device first waits for something.
     pub(crate) attendant: OnceLock<Attendant>,
@@ -128,6 +130,7 @@ impl Machine {
             clock: Mutex::new(clock),
             bell,
             threads: Mutex::default(),
+            devices_thread: Mutex::default(),
             entered_tsc: AtomicU64::new(0),
             attendant: OnceLock::new(),
             follow_at: AtomicU64::new(host_tsc() + follow_ticks),
@@ -135,7 +138,8 @@ impl Machine {
         }
     }
 
-    /// Runs vCPU 0 on this thread until the sliver has ended and every other vCPU with it.
+    /// Runs vCPU 0 on this thread until the sliver has ended and every other thread of it with it:
+    /// whoever holds the machine next is its last owner, and with it go its devices.
     pub fn run(self: &Arc<Self>, vcpu: Vcpu) {
         crate::run::run_vcpu(self, vcpu);
         loop {
@@ -143,6 +147,15 @@ impl Machine {
                 break;
             };
             // A panic has been reported by the thread's guard.
+            let _ = thread.join();
+        }
+        let devices_thread = self.devices_thread.lock();
+        let devices_thread = devices_thread
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = devices_thread {
+            // An idle vCPU may have taken the nudge that came with the end. Now nobody else can.
+            self.nudge();
             let _ = thread.join();
         }
     }
@@ -310,32 +323,40 @@ impl Machine {
         self.vm.ram().read_obj(GuestAddress(address)).ok()
     }
 
-    /// A write to the control window, except `EXIT`. `index` is the vCPU that writes.
-    pub(crate) fn write_control(self: &Arc<Self>, index: usize, register: u64, value: u64) {
+    /// A write to the control window, except `EXIT`. `index` is the vCPU that writes. Gives the
+    /// devices that have more to serve.
+    pub(crate) fn write_control(
+        self: &Arc<Self>,
+        index: usize,
+        register: u64,
+        value: u64,
+    ) -> DeviceSet {
         match register {
-            control::IDLE => self.idle(index, value),
+            control::IDLE => return self.idle(index, value),
             control::YIELD => std::thread::yield_now(),
             control::WAKE => self.wake(value),
             _ => self.bus.ignore(),
         }
+        DeviceSet::default()
     }
 
     /// Serves all queues, then sleeps until woken or until the sliver's monotonic clock shows
     /// `deadline` (0: no limit).
-    fn idle(self: &Arc<Self>, index: usize, deadline: u64) {
+    fn idle(self: &Arc<Self>, index: usize, deadline: u64) -> DeviceSet {
         let until = (deadline != 0).then(|| {
             let now = self.clock().monotonic_ns(host_tsc());
             Nanos(attend::now().0.saturating_add(deadline.saturating_sub(now)))
         });
         let slot = &self.slots[index];
         slot.dozes.store(true, Ordering::SeqCst);
-        self.rest(index, until);
+        let unfinished = self.rest(index, until);
         slot.dozes.store(false, Ordering::SeqCst);
         if host_tsc() >= self.follow_at.load(Ordering::Relaxed) {
             self.follow_host_time();
             // The control thread looks after the clocks while a vCPU runs, and sleeps otherwise.
             self.bell.ring();
         }
+        unfinished
     }
 
     fn wake(self: &Arc<Self>, target: u64) {

@@ -10,7 +10,7 @@ use rustix::thread::set_current_timer_slack;
 use slice_abi::control::{EXIT, EXIT_STATUS_MASK, IDLE};
 use slice_abi::info::access;
 
-use crate::attend::now;
+use crate::attend::{TURNS, now};
 use crate::boot::slice::layout::low;
 use crate::boot::slice::platform::exception_name;
 use crate::control::proto::StopReason;
@@ -58,6 +58,7 @@ pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
     let _ = slot.kick.set(Arc::clone(&kick));
     let mut presence = Presence::default();
     let mut unfinished = DeviceSet::default();
+    let mut turns = 0;
     loop {
         kick.clear();
         let parked = || machine.bell.ring();
@@ -73,8 +74,13 @@ pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
             continue;
         }
         let next = if unfinished.is_empty() {
+            turns = 0;
             enter(machine, &mut vcpu)
+        } else if turns >= TURNS && !presence.stepping {
+            machine.hand_over();
+            Next::Served(Done::default())
         } else {
+            turns += 1;
             Next::Served(machine.bus().serve(unfinished, machine.vm(), now()))
         };
         let ended_step = presence.stepping
@@ -183,7 +189,7 @@ fn act(machine: &Arc<Machine>, vcpu: &mut Vcpu, presence: &mut Presence, next: N
         Next::Served(done) => return machine.follow_up(done),
         // A step does not sleep: `IDLE` may return early.
         Next::Control { register: IDLE, .. } if presence.stepping => {}
-        Next::Control { register, value } => machine.write_control(index, register, value),
+        Next::Control { register, value } => return machine.write_control(index, register, value),
         Next::Exited(status) => {
             let mut exit = Exit::exited(status);
             if status != 0 {
