@@ -400,3 +400,45 @@ fn a_port_has_one_listener_until_it_ends() {
     let free = world.listen("[::]:0", options);
     assert!(world.server.listener_address(free).unwrap().port() >= FIRST_FREE_PORT);
 }
+
+#[test]
+fn a_stack_that_waits_for_others_rests_however_silent_they_are() {
+    let mut world = World::new(Quality::default());
+    let mut context = Context::from_waker(Waker::noop());
+    let options = TcpOptions::default();
+    let listener = world.listen(V4, options);
+    let (held, far) = world.connection(listener, V4, &options);
+    let (left, _) = world.connection(listener, V4, &options);
+    world.cable.cut();
+    // One with data under way, one that is ended, one on which this end only has ended.
+    assert!(
+        world
+            .client
+            .poll_write(held, &[1; 5000], &mut context)
+            .is_ready()
+    );
+    world.client.release(left, world.now);
+    world.server.shut_down(far, world.now);
+    let socket = world.client.bind_udp(address("[::]:9")).unwrap();
+    for nobody in ["192.0.2.99:1", "[2001:db8::99]:1", "[fe80::99]:1"] {
+        world.client.connect(address(nobody), &options).unwrap();
+        world.client.ping(address(nobody)).unwrap();
+        let sent = world
+            .client
+            .poll_send(socket, b"x", address(nobody), &mut context);
+        assert!(sent.is_ready());
+    }
+    world.client.end_udp(socket, world.now);
+    for stack in [&mut world.client, &mut world.server] {
+        let (mut now, mut polls) = (world.now, 0);
+        while now < world.now + Duration::from_secs(200) {
+            stack.poll(now);
+            polls += 1;
+            assert!(polls < 3000, "busy");
+            match stack.deadline(now) {
+                Some(at) => now = at.max(now + Duration::from_nanos(100)),
+                None => break,
+            }
+        }
+    }
+}
