@@ -252,7 +252,9 @@ impl Run {
     /// Says on stderr what there is to say beyond the line about the end, and ends what went on
     /// beside the monitor; the processor time of that.
     fn tell(self, record: &ExitRecord) -> Duration {
-        let overhead = self.network.finish() + self.console.map_or(Duration::ZERO, Writer::finish);
+        let is_impatient = || self.signals.take().is_some();
+        let console = self.console.map(|writer| writer.finish(is_impatient));
+        let overhead = self.network.finish() + console.unwrap_or_default();
         let detail = &record.exit.detail;
         let fault = record.exit.kind == ExitKind::Fault;
         if fault || (record.exit.kind == ExitKind::Exited && record.exit.status == PANICKED) {

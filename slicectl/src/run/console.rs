@@ -12,7 +12,7 @@ use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -26,6 +26,9 @@ const LIMIT: u64 = 64 << 20;
 
 /// What is read from the pipe at once: all that fits into one.
 const PIECE: usize = 64 << 10;
+
+/// How often, while the rest is written, to look whether anybody still wants to wait for it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The file of a console.
 #[derive(Debug)]
@@ -82,22 +85,25 @@ fn open(path: &Path) -> io::Result<File> {
 #[derive(Debug)]
 pub(super) struct Writer {
     pipe: Option<OwnedFd>,
-    thread: JoinHandle<Duration>,
+    /// Told at the end: the processor time that it took.
+    ended: Receiver<Duration>,
 }
 
 impl Writer {
     /// Begins to write what comes through a new pipe to `file`.
     pub(super) fn begin(file: ConsoleFile) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
-        let thread = std::thread::Builder::new()
+        let (end, ended) = mpsc::channel();
+        std::thread::Builder::new()
             .name("console".to_owned())
             .spawn(move || {
                 carry(reader, file);
-                processor_time()
+                // Nobody may have had the patience.
+                let _ = end.send(processor_time());
             })?;
         Ok(Self {
             pipe: Some(writer.into()),
-            thread,
+            ended,
         })
     }
 
@@ -111,10 +117,18 @@ impl Writer {
         self.pipe = None;
     }
 
-    /// Waits until all that the monitor wrote is in the file; the processor time that it took.
-    pub(super) fn finish(mut self) -> Duration {
+    /// Waits until all that the monitor wrote is in the file, unless somebody `is_impatient`: a
+    /// pipe whose reader reads no more would be waited for for ever. The processor time that it
+    /// took, if it has come to its end.
+    pub(super) fn finish(mut self, is_impatient: impl Fn() -> bool) -> Duration {
         self.let_go();
-        self.thread.join().unwrap_or_default()
+        loop {
+            match self.ended.recv_timeout(LOOK) {
+                Ok(time) => return time,
+                Err(RecvTimeoutError::Timeout) if !is_impatient() => {}
+                Err(_) => return Duration::ZERO,
+            }
+        }
     }
 }
 

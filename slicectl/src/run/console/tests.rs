@@ -7,7 +7,23 @@ fn written(file: ConsoleFile, pieces: &[&[u8]]) -> Duration {
         pipe.write_all(piece).unwrap();
     }
     drop(pipe);
-    writer.finish()
+    writer.finish(|| false)
+}
+
+#[test]
+fn a_reader_that_reads_no_more_is_not_waited_for_by_who_has_no_patience() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let reader = OpenOptions::new().read(true).write(true).open(&path);
+    let writer = Writer::begin(ConsoleFile::open(&path).unwrap()).unwrap();
+    let mut pipe = File::from(writer.pipe().unwrap().try_clone_to_owned().unwrap());
+    // More than fits into the reader's pipe, not more than fits into both.
+    pipe.write_all(&[b'x'; 100_000]).unwrap();
+    drop(pipe);
+    assert_eq!(writer.finish(|| true), Duration::ZERO);
+    drop(reader);
 }
 
 #[test]
