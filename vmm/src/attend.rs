@@ -83,13 +83,15 @@ impl Machine {
         let doze = &self.slots[index].doze;
         let mut work = DeviceSet::ALL;
         loop {
-            let mut turns = 0;
             while !work.is_empty() {
                 work = self.follow_up(self.bus().serve(work, self.vm(), now()));
-                turns += 1;
-                if self.lifecycle.wants_attention() || turns >= TURNS && doze.is_woken() {
-                    doze.take();
+                if self.lifecycle.wants_attention() {
                     return work;
+                }
+                if !work.is_empty() && doze.take() {
+                    // The guest can go on already: it does, while another thread serves the rest.
+                    self.hand_over();
+                    return DeviceSet::default();
                 }
             }
             let left = until.map(|until| until.0.saturating_sub(now().0));

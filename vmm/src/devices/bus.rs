@@ -38,6 +38,12 @@ struct Slot {
     fault_told: AtomicBool,
     /// Whether its sources are watched.
     attended: AtomicBool,
+    /// Sources that became ready, a bit each, and that the device does not know of yet.
+    ready: AtomicU64,
+    /// Whether a thread serves it. Others do not wait for that: they leave word in `wanted`.
+    serving: AtomicBool,
+    /// Whether it is to be served again by the thread that serves it.
+    wanted: AtomicBool,
 }
 
 /// Some of a sliver's devices.
@@ -99,6 +105,9 @@ impl Bus {
             again_at: AtomicU64::new(NEVER),
             fault_told: AtomicBool::new(false),
             attended: AtomicBool::new(false),
+            ready: AtomicU64::new(0),
+            serving: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
         };
         Self {
             devices: backends.into_iter().map(slot).collect(),
@@ -152,12 +161,24 @@ impl Bus {
         }
     }
 
-    /// Serves one batch of each device of `set` that has anything to serve.
+    /// Serves one batch of each device of `set` that has anything to serve. One that another thread
+    /// serves is left to that: it sees to it that what is there now is served, too.
     pub fn serve(&self, set: DeviceSet, vm: &Vm, now: Nanos) -> Done {
         let mut done = Done::default();
         for (index, slot) in self.devices.iter().enumerate() {
-            if set.contains(index) && slot.active.load(Ordering::Acquire) {
-                done.add(self.with(index, vm, |device| device.serve(vm.ram(), now)));
+            if !set.contains(index) || !slot.active.load(Ordering::Acquire) {
+                continue;
+            }
+            // What is wanted is said first and who serves looks last, so that one sees the other.
+            slot.wanted.store(true, Ordering::SeqCst);
+            if slot.serving.swap(true, Ordering::SeqCst) {
+                continue;
+            }
+            slot.wanted.store(false, Ordering::SeqCst);
+            done.add(self.with(index, vm, |device| device.serve(vm.ram(), now)));
+            slot.serving.store(false, Ordering::SeqCst);
+            if slot.wanted.load(Ordering::SeqCst) {
+                done.unfinished.insert(index);
             }
         }
         done
@@ -194,10 +215,10 @@ impl Bus {
             .map(Nanos)
     }
 
-    /// Notes that a source of device `index` became ready, without touching guest memory.
+    /// Notes that a source of device `index` became ready. Its next batch knows of it.
     pub fn ready(&self, index: usize, source: usize) {
-        if index < self.devices.len() {
-            self.lock(index).ready(source);
+        if let Some(slot) = self.devices.get(index) {
+            slot.ready.fetch_or(1 << source, Ordering::SeqCst);
         }
     }
 
@@ -245,6 +266,11 @@ impl Bus {
     ) -> Done {
         let slot = &self.devices[index];
         let mut device = self.lock(index);
+        let mut ready = slot.ready.swap(0, Ordering::SeqCst);
+        while ready != 0 {
+            device.ready(ready.trailing_zeros() as usize);
+            ready &= ready - 1;
+        }
         let outcome = action(&mut device);
         let again_at = outcome.again_at.map_or(NEVER, |moment| moment.0);
         slot.again_at.store(again_at, Ordering::Relaxed);
