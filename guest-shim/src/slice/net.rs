@@ -200,7 +200,7 @@ impl Connecting {
 impl Drop for Connecting {
     fn drop(&mut self) {
         if let Some(id) = self.0 {
-            with(|stack| stack.release(id, Instant::now()));
+            with(|stack| stack.give_up(id, Instant::now()));
         }
     }
 }

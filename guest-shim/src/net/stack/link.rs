@@ -255,6 +255,11 @@ impl Link {
         true
     }
 
+    /// Forgets a connection.
+    pub(super) fn forget(&mut self, handle: SocketHandle, pool: &mut Pool) {
+        give_back(&mut self.sockets, pool, handle);
+    }
+
     /// How well this link leads to an address: by the length of the prefix that they share, 0 for
     /// by way of a gateway.
     pub(super) fn reach(&self, to: IpAddr) -> Option<u8> {

@@ -155,6 +155,16 @@ impl Stack {
         self.touch();
     }
 
+    /// Lets go of a connection that nobody waits for to become complete. One that has not is
+    /// forgotten at once: nobody has to be told, and its memory is for others.
+    pub(crate) fn give_up(&mut self, id: SocketId, now: Instant) {
+        if matches!(self.tcp(id).state(), State::SynSent | State::Closed) {
+            self.links[id.link].forget(id.handle, &mut self.pool);
+        } else {
+            self.release(id, now);
+        }
+    }
+
     /// Whether small segments leave at once.
     pub(crate) fn set_nodelay(&mut self, id: SocketId, nodelay: bool) {
         self.tcp(id).set_nagle_enabled(!nodelay);

@@ -8,6 +8,9 @@ mod datagrams;
 use core::net::SocketAddr;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
 
 use super::listen::ListenerId;
 use super::*;
@@ -130,6 +133,16 @@ impl World {
         let (far, from) = self.run(|world, context| accepted(world, listener, context));
         assert_eq!(from.ip().is_ipv4(), address(to).is_ipv4());
         (near, far)
+    }
+}
+
+/// Somebody who counts how often they are woken.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 

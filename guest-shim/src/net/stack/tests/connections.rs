@@ -1,7 +1,3 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Wake;
-
 use super::*;
 use crate::net::Error;
 
@@ -324,14 +320,6 @@ fn a_prompt_answer_carries_the_acknowledgement() {
     assert!(world.cable.frames() - before <= 201);
 }
 
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn whoever_waits_is_woken() {
     let options = TcpOptions::default();
@@ -441,4 +429,48 @@ fn a_stack_that_waits_for_others_rests_however_silent_they_are() {
             }
         }
     }
+}
+
+#[test]
+fn connections_that_are_given_up_leave_their_memory_to_others_at_once() {
+    let options = TcpOptions::default();
+    let mut world = World::with_memory(Quality::default(), 1 << 20);
+    for _ in 0..20 {
+        let id = world
+            .server
+            .connect(address("192.0.2.99:1"), &options)
+            .expect("there is memory");
+        world.pass(Duration::from_millis(10));
+        world.server.give_up(id, world.now);
+    }
+    // Those that nobody answered are told after a while, and are no different.
+    let id = world
+        .server
+        .connect(address("192.0.2.99:1"), &options)
+        .unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    world.pass(Duration::from_secs(31));
+    let told = world
+        .server
+        .poll_connected(id, Duration::from_secs(31), &mut context);
+    assert_eq!(told, Poll::Ready(Err(Error::TimedOut)));
+    world.server.give_up(id, world.now);
+    let all = TcpOptions {
+        receive_buffer: 1 << 19,
+        send_buffer: 1 << 19,
+        ..options
+    };
+    assert!(world.server.connect(address(V4), &all).is_ok());
+}
+
+#[test]
+fn a_connection_that_is_complete_when_it_is_given_up_ends_as_others_do() {
+    let options = TcpOptions::default();
+    let mut world = World::new(Quality::default());
+    let listener = world.listen(V4, options);
+    let near = world.client.connect(address(V4), &options).unwrap();
+    let (far, _) = world.run(|world, context| accepted(world, listener, context));
+    world.client.give_up(near, world.now);
+    let mut heard = Vec::new();
+    world.run(|world, context| pull(&mut world.server, far, &mut heard, context).then_some(()));
 }

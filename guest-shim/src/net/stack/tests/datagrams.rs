@@ -1,25 +1,5 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Wake;
-
 use super::*;
 use crate::net::Error;
-
-/// Somebody who counts how often they are woken.
-#[derive(Default)]
-struct Sleeper(AtomicUsize);
-
-impl Sleeper {
-    fn wakes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Wake for Sleeper {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 #[test]
 fn datagrams_go_there_and_back() {
@@ -121,7 +101,7 @@ fn all_who_wait_for_one_socket_are_woken() {
     let mut world = World::new(Quality::default());
     let server = world.server.bind_udp(address(V4)).unwrap();
     let client = world.client.bind_udp(address("0.0.0.0:0")).unwrap();
-    let sleepers: [Arc<Sleeper>; 4] = Default::default();
+    let sleepers: [Arc<Count>; 4] = Default::default();
     let wakers = sleepers.clone().map(Waker::from);
     let mut buffer = [0; 2000];
     for waker in &wakers[..2] {
@@ -139,7 +119,7 @@ fn all_who_wait_for_one_socket_are_woken() {
     }
     world.pass(Duration::from_millis(10));
     for sleeper in sleepers {
-        assert_eq!(sleeper.wakes(), 1);
+        assert_eq!(sleeper.0.load(Ordering::Relaxed), 1);
     }
 }
 
