@@ -18,6 +18,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
 use crate::artifacts;
+use crate::client::Client;
 use crate::sliver::{new_place, run_dir, until};
 
 /// The port that a slice serves on.
@@ -56,6 +57,7 @@ pub struct Service {
     /// The flag before its port, if it serves on one.
     port_flag: Option<&'static str>,
     args: Vec<String>,
+    vcpus: usize,
     cards: Vec<String>,
     publish: Vec<String>,
     disks: Vec<OsString>,
@@ -88,6 +90,7 @@ impl Service {
             example,
             port_flag: None,
             args: Vec::new(),
+            vcpus: 1,
             cards: vec![card()],
             publish: Vec::new(),
             disks: Vec::new(),
@@ -105,6 +108,12 @@ impl Service {
     pub fn args<S: AsRef<str>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.args
             .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// A slice with this many vCPUs.
+    pub fn vcpus(mut self, vcpus: usize) -> Self {
+        self.vcpus = vcpus;
         self
     }
 
@@ -205,6 +214,7 @@ impl Service {
             .arg("run")
             .arg(artifacts::image(self.example))
             .arg("--no-build")
+            .args(["--vcpus", &self.vcpus.to_string()])
             .env("SLICEVISOR_RUN_DIR", run_dir(place));
         for (flag, words) in [("--net", &self.cards), ("--publish", &self.publish)] {
             for word in words {
@@ -261,6 +271,17 @@ impl Running {
     /// What it has complained of, and what `slicectl` has said.
     pub fn errors(&self) -> String {
         self.read("service.err")
+    }
+
+    /// Connects to the control socket of the only sliver in its place.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn control(&self) -> Client {
+        until("the control socket answers", || {
+            let mut dirs = fs::read_dir(run_dir(&self.place)).ok()?.flatten();
+            dirs.find_map(|dir| Client::connect(&dir.path().join("control.sock")).ok())
+        })
     }
 
     /// Process id of `slicectl`, or of the process that it is.

@@ -46,6 +46,7 @@ pub struct Sliver {
     clogged: bool,
     console: Option<Arc<OwnedFd>>,
     errors: Option<Arc<OwnedFd>>,
+    input: Option<Arc<OwnedFd>>,
     taps: Vec<(usize, Arc<OwnedFd>)>,
     starter: Vec<&'static str>,
     place: Option<Arc<TempDir>>,
@@ -81,6 +82,7 @@ impl Sliver {
             clogged: false,
             console: None,
             errors: None,
+            input: None,
             taps: Vec::new(),
             starter: Vec::new(),
             place: None,
@@ -146,6 +148,12 @@ impl Sliver {
         self
     }
 
+    /// With its console's input coming from there.
+    pub fn input_from(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.input = Some(Arc::new(file.into()));
+        self
+    }
+
     /// With this tap as its network card `card`.
     pub fn tap(mut self, card: usize, tap: impl Into<OwnedFd>) -> Self {
         self.taps.push((card, Arc::new(tap.into())));
@@ -179,6 +187,9 @@ impl Sliver {
                 .expect("the output file is made")
                 .into(),
         };
+        let input = self.input.map_or_else(Stdio::null, |file| {
+            Stdio::from(file.try_clone().expect("a descriptor is copied"))
+        });
         let mut words = self.starter.iter().map(OsStr::new);
         let monitor = artifacts::slicevmm().as_os_str();
         let mut command = Command::new(words.next().unwrap_or(monitor));
@@ -190,7 +201,7 @@ impl Sliver {
             .arg(&spec)
             .arg("--run-dir")
             .arg(run_dir(&place))
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(output("console", self.console))
             .stderr(output("errors", self.errors));
         if self.clogged {
