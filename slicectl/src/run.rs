@@ -314,17 +314,19 @@ fn set_up_network(plan: &Plan, spec: &SliverSpec) -> Result<Network, Failure> {
     if !problems.is_empty() {
         return Err(Failure::new(MONITOR, problems));
     }
-    for (publish, listening) in devices.publishes.iter().zip(&listening) {
-        if publish.host == 0 {
-            say(listening);
-        }
-    }
+    let chosen = devices.publishes.iter().zip(&listening);
+    let chosen = chosen.filter(|(publish, _)| publish.host == 0);
+    let chosen: Vec<String> = chosen.map(|(_, at)| at.to_string()).collect();
     let wanted = Wanted {
         cards: devices.own_cards(spec),
         listening,
         target: devices.target(spec),
     };
-    Network::set_up(wanted).map_err(|problem| Failure::new(MONITOR, vec![problem]))
+    let network =
+        Network::set_up(wanted).map_err(|problem| Failure::new(MONITOR, vec![problem]))?;
+    // Not before it is certain that the ports lead somewhere.
+    chosen.iter().for_each(say);
+    Ok(network)
 }
 
 /// Begins to write a console's file, if it has one.
