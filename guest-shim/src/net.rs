@@ -2,7 +2,7 @@
 //!
 //! In a slice this is a TCP/IP stack of the slice's own (`smoltcp`) on its virtio network cards,
 //! with the addresses that its owner has configured or DHCP gives; on a desktop it is the host's.
-//! Everything that waits is `async`; [`task`](crate::task) runs it.
+//! Everything that waits is `async`; [`task`] runs it.
 //!
 //! ```
 //! use guest_shim::net::{Result, TcpListener, TcpStream};
