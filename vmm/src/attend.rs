@@ -24,6 +24,10 @@ const LONGEST_LOOK: Duration = Duration::from_micros(50);
 /// The first one, after a sleep that was so short that looking would have been better.
 const FIRST_LOOK: Duration = Duration::from_micros(10);
 
+/// For how long the devices' thread leaves a device alone that a vCPU serves: that vCPU sees what
+/// comes meanwhile, and each of it would else wake this thread for nothing.
+const STAND_BACK: Duration = Duration::from_micros(100);
+
 /// Batches, one after another, that a vCPU serves before it leaves the rest to others: devices that
 /// other vCPUs keep busy must not keep it for ever.
 pub(crate) const TURNS: usize = 32;
@@ -234,9 +238,13 @@ impl Machine {
             }
             // While the sliver is paused nothing is served: it is nudged when it goes on.
             while !work.is_empty() && self.lifecycle.begin_service() {
-                work = self.follow_up(self.bus().serve(work, self.vm(), now()));
+                let done = self.bus().serve(work, self.vm(), now());
+                work = self.follow_up(done);
                 if self.lifecycle.end_service() {
                     self.bell.ring();
+                }
+                if done.left {
+                    std::thread::sleep(STAND_BACK);
                 }
             }
         }

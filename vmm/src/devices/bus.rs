@@ -85,6 +85,8 @@ pub struct Done {
     pub unfinished: DeviceSet,
     /// Something waits for a source or a moment: somebody has to attend to that.
     pub attend: bool,
+    /// A device was left to the thread that serves it already.
+    pub left: bool,
 }
 
 impl Done {
@@ -93,6 +95,7 @@ impl Done {
         self.notify |= other.notify;
         self.unfinished.add(other.unfinished);
         self.attend |= other.attend;
+        self.left |= other.left;
     }
 }
 
@@ -172,6 +175,7 @@ impl Bus {
             // What is wanted is said first and who serves looks last, so that one sees the other.
             slot.wanted.store(true, Ordering::SeqCst);
             if slot.serving.swap(true, Ordering::SeqCst) {
+                done.left = true;
                 continue;
             }
             slot.wanted.store(false, Ordering::SeqCst);
@@ -294,6 +298,7 @@ impl Bus {
             unfinished: DeviceSet(u32::from(outcome.more) << index),
             attend: outcome.again_at.is_some()
                 || outcome.waiting && !slot.attended.load(Ordering::Acquire),
+            left: false,
         }
     }
 
