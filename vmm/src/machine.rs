@@ -3,22 +3,24 @@
 //! Shared by the vCPU threads and the control thread. vCPU 0 runs on the thread that calls
 //! [`Machine::run`]; the others get a thread each when the guest first wakes them.
 
+mod clocks;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use slice_abi::control;
 use slice_abi::vcpu::VcpuBlock;
 use vm_memory::{Bytes, GuestAddress};
 
+use self::clocks::host_time;
 use crate::attend::{self, Look};
 use crate::backtrace;
 use crate::boot::image::Image;
 use crate::boot::slice::layout::{Layout, low};
 use crate::boot::slice::load;
-use crate::clock::{HostTime, SliverClock};
+use crate::clock::SliverClock;
 use crate::control::bell::Bell;
 use crate::control::proto::ExitCounts;
 use crate::devices::attendant::Attendant;
@@ -209,34 +211,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes the time for which the sliver has stood still, if it has, out of its monotonic clock.
-    fn restart_clock(&self) {
-        if let Some(since) = self.lifecycle.still_since() {
-            self.set_clock(|clock, now| clock.resume(since, now));
-        }
-    }
-
-    fn set_clock(&self, change: impl FnOnce(&mut SliverClock, HostTime)) {
-        let mut clock = self.clock();
-        self.vm.system().clock().publish(|| {
-            change(&mut clock, host_time());
-            *clock.reading()
-        });
-    }
-
-    /// Brings the guest's clocks up to date with the host's, unless that was done lately.
-    pub(crate) fn follow_host_time(&self) {
-        if host_tsc() >= self.follow_at.load(Ordering::Relaxed) && !self.is_still() {
-            self.set_clock(|clock, now| clock.follow(now));
-            self.follow_at
-                .store(host_tsc() + self.follow_ticks, Ordering::Relaxed);
-        }
-    }
-
-    fn is_still(&self) -> bool {
-        self.lifecycle.still_since().is_some()
-    }
-
     /// Whether some device waits for more than its doorbell.
     pub(crate) fn is_attended(&self) -> bool {
         self.attendant.get().is_some()
@@ -411,10 +385,6 @@ impl Machine {
         }
     }
 
-    fn clock(&self) -> std::sync::MutexGuard<'_, SliverClock> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -442,34 +412,4 @@ pub(crate) fn control_register(address: u64) -> Option<u64> {
     address
         .checked_sub(low::CONTROL)
         .filter(|offset| *offset < control::CONTROL_WINDOW_SIZE)
-}
-
-/// The host's clocks now. They cannot be read at one moment: of a few attempts, the one that took
-/// the shortest time is taken, so that a preemption in between does not shift one against another.
-pub fn host_time() -> HostTime {
-    const ATTEMPTS: usize = 4;
-    /// A reading without interruption takes less than this.
-    const QUICK_TICKS: u64 = 2_000;
-    let nanos = |id| {
-        let time = clock_gettime(id);
-        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-    };
-    let mut best: Option<(u64, HostTime)> = None;
-    for _ in 0..ATTEMPTS {
-        let before = host_tsc();
-        let (monotonic_ns, realtime_ns) = (nanos(ClockId::Monotonic), nanos(ClockId::Realtime));
-        let took = host_tsc().saturating_sub(before);
-        let time = HostTime {
-            tsc: before + took / 2,
-            monotonic_ns,
-            realtime_ns,
-        };
-        if best.is_none_or(|(least, _)| took < least) {
-            best = Some((took, time));
-        }
-        if took < QUICK_TICKS {
-            break;
-        }
-    }
-    best.map(|(_, time)| time).expect("there was an attempt")
 }
