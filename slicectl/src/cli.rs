@@ -100,8 +100,9 @@ pub struct RunArgs {
     /// dns=IP, dhcp, offloads=on|off
     #[arg(long, value_name = "tap[=NAME],...", allow_hyphen_values = true)]
     pub net: Vec<String>,
-    /// Let a port of this host lead to a port of the sliver: [IP:]HOST:GUEST[/tcp|/udp]
+    /// Let a port of this host lead to a port of the sliver
     #[arg(
+        help = "Let a port of this host lead to a port of the sliver: [IP:]HOST:GUEST[/tcp|/udp]",
         long,
         short = 'p',
         value_name = "HOST:GUEST",
