@@ -87,8 +87,11 @@ impl Machine {
         let doze = &self.slots[index].doze;
         let mut work = DeviceSet::ALL;
         loop {
+            let mut left = false;
             while !work.is_empty() {
-                work = self.follow_up(self.bus().serve(work, self.vm(), now()));
+                let done = self.bus().serve(work, self.vm(), now());
+                left = done.left;
+                work = self.follow_up(done);
                 if self.lifecycle.wants_attention() {
                     return work;
                 }
@@ -98,17 +101,23 @@ impl Machine {
                     return DeviceSet::default();
                 }
             }
-            let left = until.map(|until| until.0.saturating_sub(now().0));
-            if doze.take() || left == Some(0) || self.lifecycle.wants_attention() {
+            let limit = until.map(|until| until.0.saturating_sub(now().0));
+            if doze.take() || limit == Some(0) || self.lifecycle.wants_attention() {
                 return work;
             }
-            let limit = left.map(Duration::from_nanos);
+            let limit = limit.map(Duration::from_nanos);
+            // Who serves a device will wake this vCPU: there is nothing to look for meanwhile.
+            let window = if left {
+                0
+            } else {
+                self.slots[index].look.window()
+            };
             match self.attendant.get() {
                 None => {
                     doze.sleep(limit);
                     return work;
                 }
-                Some(attendant) => match self.wait_at(attendant, index, limit) {
+                Some(attendant) => match self.wait_at(attendant, index, window, limit) {
                     Ok(more) => work = more,
                     Err(error) => self.end(cannot_wait(&error)),
                 },
@@ -129,11 +138,11 @@ impl Machine {
         &self,
         attendant: &Attendant,
         index: usize,
+        window: u64,
         limit: Option<Duration>,
     ) -> std::io::Result<DeviceSet> {
         let slot = &self.slots[index];
         let began = now();
-        let window = slot.look.window();
         let mut set = DeviceSet::default();
         let mut looked = 0;
         while looked < window {
