@@ -19,8 +19,8 @@ use crate::exit::Exit;
 use crate::kvm::kick::WaitMask;
 use crate::machine::{EndGuard, Machine, TIMER_SLACK_NS};
 
-/// The longest look for events before a vCPU sleeps.
-const LONGEST_LOOK: Duration = Duration::from_micros(50);
+/// The longest look for events before a vCPU sleeps: a quick disk answers within it.
+const LONGEST_LOOK: Duration = Duration::from_micros(100);
 /// The first one, after a sleep that was so short that looking would have been better.
 const FIRST_LOOK: Duration = Duration::from_micros(10);
 
@@ -289,11 +289,11 @@ mod tests {
     fn a_look_grows_while_sleeps_are_short_and_ends_with_a_long_one() {
         let look = Look::default();
         assert_eq!(look.window(), 0);
-        for expected in [10_000, 20_000, 40_000, 50_000, 50_000] {
-            look.slept(30_000);
+        for expected in [10_000, 20_000, 40_000, 80_000, 100_000, 100_000] {
+            look.slept(60_000);
             assert_eq!(look.window(), expected);
         }
-        look.slept(50_001);
+        look.slept(100_001);
         assert_eq!(look.window(), 0);
     }
 }
