@@ -9,7 +9,7 @@
     .long 6, 16, 1
     .asciz "SLICE"
     .balign 4
-    .long 1, 0
+    .long 2, 0
     .quad 0
 
     .text
