@@ -1,4 +1,5 @@
 //! From a file to a guest ready to enter: what an image is, and how each kind is loaded.
 
 pub mod image;
+pub mod legacy;
 pub mod slice;

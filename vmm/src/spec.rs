@@ -26,11 +26,13 @@
 //! ```
 //!
 //! `version`, `name`, `slice`, `owner`, `contact` and `image` are required. [`NetSpec`],
-//! [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts.
+//! [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts. A legacy image may
+//! have a `kernel`, too: see [`KernelSpec`].
 
 mod console;
 mod disk;
 mod fields;
+mod kernel;
 mod mistakes;
 mod names;
 mod net;
@@ -40,6 +42,7 @@ mod vsock;
 
 pub use console::ConsoleSpec;
 pub use disk::{DiskSpec, MAX_DISKS, MAX_SERIAL_BYTES};
+pub use kernel::{KernelConsole, KernelSpec, MAX_APPEND_BYTES, Protocol};
 pub use mistakes::{Mistake, SpecError};
 pub use names::{SliceName, SliverName};
 pub use net::{DEFAULT_MTU, MAX_DNS, Mac, NetSpec, TapName};
@@ -58,8 +61,11 @@ use names::one_line;
 /// The version of the document that this code reads.
 pub const SPEC_VERSION: u64 = 1;
 
-/// Memory of a native sliver whose spec names none (the PlanetLab default for a legacy one is 256).
+/// Memory of a native sliver whose spec names none.
 pub const DEFAULT_MEMORY_MIB: u64 = 64;
+
+/// Memory of a sliver with a `kernel` whose spec names none, as on PlanetLab.
+pub const DEFAULT_LEGACY_MEMORY_MIB: u64 = 256;
 
 /// The most memory a sliver can have, in MiB.
 pub const MAX_MEMORY_MIB: u64 = (RAM_LIMIT - RAM_BASE) >> 20;
@@ -76,6 +82,8 @@ pub struct SliverSpec {
     owner: String,
     contact: String,
     image: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<KernelSpec>,
     memory_mib: u64,
     vcpus: usize,
     args: Vec<String>,
@@ -108,7 +116,12 @@ impl SliverSpec {
         let owner = fields.required_parsed("owner", |s| one_line(s, 128));
         let contact = fields.required_parsed("contact", |s| one_line(s, 256));
         let image = fields.required_parsed("image", path);
-        let memory_mib = fields.ranged_u64("memory_mib", 1, MAX_MEMORY_MIB, DEFAULT_MEMORY_MIB);
+        let kernel = fields.object("kernel", KernelSpec::read);
+        let usual = match kernel {
+            Some(_) => DEFAULT_LEGACY_MEMORY_MIB,
+            None => DEFAULT_MEMORY_MIB,
+        };
+        let memory_mib = fields.ranged_u64("memory_mib", 1, MAX_MEMORY_MIB, usual);
         let vcpus = fields.ranged_u64("vcpus", 1, MAX_VCPUS as u64, 1) as usize;
         let args = fields.strings("args");
         if let Err(problem) = check_args(&args) {
@@ -135,6 +148,7 @@ impl SliverSpec {
                     owner,
                     contact,
                     image,
+                    kernel,
                     memory_mib,
                     vcpus,
                     args,
@@ -179,6 +193,11 @@ impl SliverSpec {
     /// The image file.
     pub fn image(&self) -> &Path {
         &self.image
+    }
+
+    /// How to boot the image, if it is a legacy one and the spec says how.
+    pub fn kernel(&self) -> Option<&KernelSpec> {
+        self.kernel.as_ref()
     }
 
     /// Memory, in bytes; a multiple of 1 MiB.

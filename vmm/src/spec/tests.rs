@@ -160,3 +160,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_kernel_brings_its_own_defaults() {
+    let spec = parse(&with("kernel", json!({}))).unwrap();
+    assert_eq!(spec.memory_bytes(), DEFAULT_LEGACY_MEMORY_MIB << 20);
+    assert_eq!(spec.kernel(), Some(&KernelSpec::default()));
+    let all = json!({
+        "initrd": "/boot/initrd.img", "append": "quiet", "protocol": "pvh", "acpi": false,
+        "console": "virtio",
+    });
+    let spec = parse(&with("kernel", all)).unwrap();
+    assert_eq!(SliverSpec::parse(spec.to_json().as_bytes()).unwrap(), spec);
+    let wrong = json!({ "append": "a\nb", "protocol": "uefi", "initrd": "" });
+    let problems = problems(&with("kernel", wrong));
+    assert_eq!(problems.len(), 3, "{problems:?}");
+}
