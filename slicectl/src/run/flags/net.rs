@@ -5,6 +5,7 @@
 //! given are chosen.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use serde_json::{Value, json};
 use vmm::spec::NetSpec;
@@ -140,13 +141,13 @@ impl Net {
             }
         }
         // Addresses that are none are left to the spec's rules.
-        if let Some((address, prefix)) = self.address::<Ipv4Addr>("ipv4") {
-            let gateway = neighbour4(address, prefix).ok_or_else(|| no_room("addr", address))?;
-            self.fill("gateway4", gateway.to_string());
-        }
-        if let Some((address, prefix)) = self.address::<Ipv6Addr>("ipv6") {
-            let gateway = neighbour6(address, prefix).ok_or_else(|| no_room("addr", address))?;
-            self.fill("gateway6", gateway.to_string());
+        let four = self.address::<Ipv4Addr>("ipv4");
+        let six = self.address::<Ipv6Addr>("ipv6");
+        for (field, address) in [("gateway4", four), ("gateway6", six)] {
+            if let Some((address, prefix)) = address {
+                let gateway = neighbour(address, prefix).ok_or_else(|| no_room(address))?;
+                self.fill(field, gateway.to_string());
+            }
         }
         Ok(())
     }
@@ -155,46 +156,31 @@ impl Net {
         self.fields.entry(field).or_insert(Value::String(value));
     }
 
-    fn address<A: std::str::FromStr>(&self, field: &str) -> Option<(A, u8)> {
+    fn address<A: FromStr + Into<IpAddr>>(&self, field: &str) -> Option<(IpAddr, u8)> {
         let (address, prefix) = self.fields.get(field)?.as_str()?.split_once('/')?;
-        Some((address.parse().ok()?, prefix.parse().ok()?))
+        let address: A = address.parse().ok()?;
+        Some((address.into(), prefix.parse().ok()?))
     }
 }
 
-fn no_room(word: &str, address: impl std::fmt::Display) -> String {
-    format!("{word}={address}: its prefix has no other address for the host; use a shorter one")
+fn no_room(address: IpAddr) -> String {
+    format!("addr={address}: its prefix has no other address for the host; use a shorter one")
 }
 
 /// The first address of a network that another host than `address` can have.
-fn neighbour4(address: Ipv4Addr, prefix: u8) -> Option<Ipv4Addr> {
-    let host_bits = 32u32
-        .checked_sub(u32::from(prefix))
-        .filter(|bits| *bits > 0)?;
-    let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
-    let network = address.to_bits() & mask;
-    let first = if host_bits == 1 { network } else { network | 1 };
-    let other = if address.to_bits() == first {
-        first + 1
-    } else {
-        first
+fn neighbour(address: IpAddr, prefix: u8) -> Option<IpAddr> {
+    let (bits, width) = match address {
+        IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
+        IpAddr::V6(address) => (address.to_bits(), 128),
     };
-    Some(Ipv4Addr::from_bits(other))
-}
-
-/// The same for IPv6.
-fn neighbour6(address: Ipv6Addr, prefix: u8) -> Option<Ipv6Addr> {
-    let host_bits = 128u32
-        .checked_sub(u32::from(prefix))
-        .filter(|bits| *bits > 0)?;
-    let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
-    let network = address.to_bits() & mask;
+    let host_bits = u32::checked_sub(width, prefix.into()).filter(|bits| *bits > 0)?;
+    let network = bits & u128::MAX.checked_shl(host_bits).unwrap_or(0);
     let first = if host_bits == 1 { network } else { network | 1 };
-    let other = if address.to_bits() == first {
-        first + 1
-    } else {
-        first
-    };
-    Some(Ipv6Addr::from_bits(other))
+    let other = if bits == first { first + 1 } else { first };
+    Some(match address {
+        IpAddr::V4(_) => Ipv4Addr::from_bits(other as u32).into(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(other).into(),
+    })
 }
 
 /// The addresses of a card.
@@ -214,7 +200,7 @@ pub(super) fn card(index: usize, spec: &NetSpec) -> Card {
         if gateway.is_unicast_link_local() && !address.is_unicast_link_local() {
             // It routes, but to speak with the card itself takes an address of its own network.
             host.push((gateway.into(), 64));
-            host.extend(neighbour6(address, prefix).map(|own| (own.into(), prefix)));
+            host.extend(neighbour(address.into(), prefix).map(|own| (own, prefix)));
         } else {
             host.push((gateway.into(), prefix));
         }
