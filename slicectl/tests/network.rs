@@ -20,7 +20,7 @@ use rustix::net::netdevice::name_to_index;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use slicectl::network::publish::{Protocol, Publish};
 use slicectl::network::{Card, Network, Wanted, tap};
-use vmm::spec::Mac;
+use vmm::spec::{Mac, TapName};
 
 /// When to give up waiting for what should come at once.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -142,7 +142,10 @@ fn a_tap_in_use_and_what_is_no_tap_are_refused_by_name() {
     })
     .unwrap();
     inside(network.namespace().unwrap(), || {
-        let told = |name| tap::check(name).expect_err("refused").to_string();
+        let told = |name| {
+            let name = TapName::parse(name).expect("a name");
+            tap::check(&name).expect_err("refused").to_string()
+        };
         assert!(told("tap0").starts_with("--net tap=tap0: is in use"));
         assert!(told("lo").starts_with("--net tap=lo: is no tap"));
         assert!(told("tap1").starts_with("--net tap=tap1: there is no such interface"));

@@ -3,11 +3,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::io::Errno;
-use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use vmm::net::tap::{Tap, TapError};
+use vmm::spec::TapName;
 
 use super::plain;
 use crate::problem::Problem;
@@ -35,41 +34,26 @@ pub(super) fn create(name: &str) -> Result<OwnedFd, Problem> {
 }
 
 /// Checks that there is a tap called `name` that this process may use and nobody else uses.
-pub fn check(name: &str) -> Result<(), Problem> {
+pub fn check(name: &TapName) -> Result<(), Problem> {
     let what = format!("--net tap={name}");
-    // To open a name that is not there makes a tap.
-    if !exists(name) {
-        return Err(
-            Problem::new(what, "there is no such interface").mend(format!(
-                "ip tuntap add dev {name} mode tap user USER makes it, \
-             --net tap without a name needs none"
-            )),
-        );
-    }
-    let device = open().map_err(|error| unopened(&what, &error))?;
-    let problem = match attach(&device, name) {
-        Ok(()) => return Ok(()),
-        Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::BUSY) => Problem::new(what, "is in use: another process has it open"),
-            Some(Errno::PERM) => Problem::new(what, "is another user's").mend(format!(
-                "ip tuntap add dev {name} mode tap user USER makes one that is yours"
-            )),
-            Some(Errno::INVAL) => Problem::new(what, "is no tap with one queue")
-                .mend("ip -details link tells what it is"),
-            _ => Problem::new(what, format!("cannot be used: {}", plain(&error))),
-        },
-    };
-    Err(problem)
-}
-
-fn exists(name: &str) -> bool {
-    let socket = socket_with(
-        AddressFamily::UNIX,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    );
-    socket.is_ok_and(|socket| name_to_index(socket.as_fd(), name).is_ok())
+    let make = format!("ip tuntap add dev {name} mode tap user USER makes");
+    Err(match Tap::open(name) {
+        Ok(_) => return Ok(()),
+        Err(TapError::Device { source, .. }) => unopened(&what, &source),
+        Err(TapError::Missing { .. }) => Problem::new(what, "there is no such interface")
+            .mend(format!("{make} it, --net tap without a name needs none")),
+        Err(TapError::Busy { .. }) => Problem::new(what, "is in use: another process has it open"),
+        Err(TapError::NotOurs { .. }) => {
+            Problem::new(what, "is another user's").mend(format!("{make} one that is yours"))
+        }
+        Err(TapError::NotATap { .. }) => {
+            Problem::new(what, "is no tap with one queue").mend("ip -details link tells what it is")
+        }
+        Err(TapError::SetUp { source, .. }) => {
+            Problem::new(what, format!("cannot be used: {}", plain(&source)))
+        }
+        Err(other) => Problem::new(what, format!("cannot be used: {other}")),
+    })
 }
 
 fn open() -> io::Result<File> {

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use vmm::spec::{NetSpec, SliverSpec, TapName};
+use vmm::spec::{NetSpec, SliverSpec};
 
 use crate::cli::RunArgs;
 use crate::network::publish::Publish;
@@ -101,9 +101,7 @@ impl Devices {
     /// What this host has against these devices, which are right in themselves.
     pub(super) fn objections(&self, spec: &SliverSpec) -> Vec<Problem> {
         let taps = spec.nets().iter().filter_map(NetSpec::tap);
-        let taps = taps
-            .map(TapName::as_str)
-            .filter_map(|name| tap::check(name).err());
+        let taps = taps.filter_map(|name| tap::check(name).err());
         let disks = spec.disks().iter().filter_map(disk::objection);
         let mut problems: Vec<Problem> = taps.chain(disks).collect();
         problems.extend(spec.vsock().and_then(|vsock| objection_to_dir(vsock.dir())));

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use proptest::prelude::*;
+use vmm::spec::TapName;
 
 use super::*;
 use crate::cli::{Cli, Command};
