@@ -147,6 +147,33 @@ impl Disk {
         })
     }
 
+    /// A disk that is only read, in a file of this process's own that nobody else can change, such
+    /// as a sealed memory file.
+    pub fn of_own_file(file: File, name: &str) -> Result<Self, DiskError> {
+        let name = name.to_owned();
+        let made = file.metadata().and_then(|meta| {
+            let target = Target::new(file, false)?;
+            Ok((target, meta.len()))
+        });
+        match made {
+            Ok((_, 0)) => Err(DiskError::Empty(name)),
+            Ok((_, bytes)) if !bytes.is_multiple_of(SECTOR) => Err(DiskError::Ragged {
+                name,
+                bytes,
+                unit: SECTOR,
+            }),
+            Ok((target, bytes)) => Ok(Self {
+                target,
+                name,
+                bytes,
+                block_bytes: SECTOR,
+                read_only: true,
+                direct: None,
+            }),
+            Err(source) => Err(DiskError::Other { name, source }),
+        }
+    }
+
     /// Its path, as it may be shown.
     pub fn name(&self) -> &str {
         &self.name

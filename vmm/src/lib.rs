@@ -22,6 +22,7 @@ pub mod resident;
 mod run;
 pub mod say;
 pub mod sched;
+pub mod seed;
 mod signals;
 pub mod sliver;
 pub mod spec;

@@ -27,7 +27,7 @@
 //!
 //! `version`, `name`, `slice`, `owner`, `contact` and `image` are required. [`NetSpec`],
 //! [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts. A legacy image may
-//! have a `kernel`, too: see [`KernelSpec`].
+//! have a `kernel`, too, and a `seed` for its cloud-init: see [`KernelSpec`] and [`SeedSpec`].
 
 mod console;
 mod disk;
@@ -36,6 +36,7 @@ mod kernel;
 mod mistakes;
 mod names;
 mod net;
+mod seed;
 #[cfg(test)]
 mod tests;
 mod vsock;
@@ -46,6 +47,7 @@ pub use kernel::{KernelConsole, KernelSpec, MAX_APPEND_BYTES, Protocol};
 pub use mistakes::{Mistake, SpecError};
 pub use names::{SliceName, SliverName};
 pub use net::{DEFAULT_MTU, MAX_DNS, Mac, NetSpec, TapName};
+pub use seed::{Hostname, MAX_KEYS, MAX_USER_DATA_BYTES, PublicKey, SEED_SERIAL, SeedSpec};
 pub use vsock::VsockSpec;
 
 use std::path::{Path, PathBuf};
@@ -96,6 +98,8 @@ pub struct SliverSpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     disks: Vec<DiskSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<SeedSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     vsock: Option<VsockSpec>,
     balloon_mib: u64,
 }
@@ -133,6 +137,7 @@ impl SliverSpec {
         let sliver = name.as_ref().map_or("", SliverName::as_str);
         let nets = net::read_all(&mut fields, sliver);
         let disks = disk::read_all(&mut fields);
+        let seed = seed::read(&mut fields, kernel.is_some(), &disks);
         let vsock = fields.object("vsock", VsockSpec::read).flatten();
         // All of the memory would leave nothing to run in.
         let balloon_mib = fields.ranged_u64("balloon_mib", 0, memory_mib - 1, 0);
@@ -157,6 +162,7 @@ impl SliverSpec {
                     console: console.unwrap_or_default(),
                     nets,
                     disks,
+                    seed,
                     vsock,
                     balloon_mib,
                 })
@@ -235,9 +241,14 @@ impl SliverSpec {
         &self.nets
     }
 
-    /// Its disks, at most [`MAX_DISKS`].
+    /// Its disks, at most [`MAX_DISKS`] with that of the seed.
     pub fn disks(&self) -> &[DiskSpec] {
         &self.disks
+    }
+
+    /// What its cloud-init is told, if it is told something: one more disk, after the others.
+    pub fn seed(&self) -> Option<&SeedSpec> {
+        self.seed.as_ref()
     }
 
     /// Its vsock, if it has one.

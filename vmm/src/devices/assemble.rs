@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 
 use slice_abi::info::NetConfig;
@@ -20,7 +21,8 @@ use super::virtio::rng::Rng;
 use super::virtio::vsock::{Vsock, VsockError};
 use crate::disk::{Disk, DiskError};
 use crate::net::tap::{Tap, TapError};
-use crate::spec::{NetSpec, SliverSpec};
+use crate::seed;
+use crate::spec::{NetSpec, SEED_SERIAL, SliverSpec};
 
 /// What the devices of a sliver are connected to, beside what its spec names.
 #[derive(Debug)]
@@ -56,6 +58,10 @@ pub enum AssembleError {
     Tap { card: usize, problem: TapError },
     #[error("disks[{disk}]: {problem}")]
     Disk { disk: usize, problem: DiskError },
+    #[error("cannot make the seed: {0}")]
+    Seed(io::Error),
+    #[error("seed: {0}")]
+    SeedDisk(DiskError),
     #[error("vsock: {0}")]
     Vsock(#[from] VsockError),
 }
@@ -83,7 +89,15 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
     }
     for (disk, spec) in spec.disks().iter().enumerate() {
         let file = Disk::open(spec).map_err(|problem| AssembleError::Disk { disk, problem })?;
-        backends.push(Box::new(Block::new(file, spec, &format!("disk{disk}"))));
+        let tag = format!("disk{disk}");
+        backends.push(Box::new(Block::new(file, spec.serial(), &tag)));
+    }
+    if let Some(told) = spec.seed() {
+        let files = seed::files(spec, told);
+        let image = seed::image(&files).map_err(AssembleError::Seed)?;
+        let disk = Disk::of_own_file(image, SEED_SERIAL);
+        let disk = disk.map_err(AssembleError::SeedDisk)?;
+        backends.push(Box::new(Block::new(disk, SEED_SERIAL, SEED_SERIAL)));
     }
     if let Some(vsock) = spec.vsock() {
         backends.push(Box::new(Vsock::new(vsock)?));

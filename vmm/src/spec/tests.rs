@@ -1,4 +1,5 @@
 mod devices;
+mod seed;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

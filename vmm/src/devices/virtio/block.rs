@@ -33,7 +33,6 @@ use super::transfer::{read_at, write_at};
 use crate::disk::Disk;
 use crate::disk::engine::{Engine, Target};
 use crate::kvm::memory::GuestRam;
-use crate::spec::DiskSpec;
 
 /// Descriptors of the queue, and requests at a time.
 const QUEUE_SIZE: u16 = 256;
@@ -78,14 +77,14 @@ enum Taken {
 }
 
 impl Block {
-    /// A device for `disk`, which was opened as `spec` says.
-    pub fn new(disk: Disk, spec: &DiskSpec, tag: &str) -> Self {
-        let mut serial = [0; SERIAL_BYTES];
-        let len = spec.serial().len().min(SERIAL_BYTES);
-        serial[..len].copy_from_slice(&spec.serial().as_bytes()[..len]);
+    /// A device for `disk`, with the serial number of a [`DiskSpec`](crate::spec::DiskSpec).
+    pub fn new(disk: Disk, serial: &str, tag: &str) -> Self {
+        let mut bytes = [0; SERIAL_BYTES];
+        let len = serial.len().min(SERIAL_BYTES);
+        bytes[..len].copy_from_slice(&serial.as_bytes()[..len]);
         Self {
             tag: tag.to_owned(),
-            serial,
+            serial: bytes,
             config: config::space(&disk, QUEUE_SIZE).to_vec(),
             features: config::features(&disk),
             rules: Rules {
@@ -101,8 +100,8 @@ impl Block {
     }
 
     /// The same, with an engine of the caller's choice.
-    pub fn with_engine(disk: Disk, spec: &DiskSpec, tag: &str, engine: Box<dyn Engine>) -> Self {
-        let mut block = Self::new(disk, spec, tag);
+    pub fn with_engine(disk: Disk, serial: &str, tag: &str, engine: Box<dyn Engine>) -> Self {
+        let mut block = Self::new(disk, serial, tag);
         block.use_engine(|_| engine);
         block
     }

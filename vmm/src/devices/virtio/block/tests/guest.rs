@@ -67,9 +67,13 @@ pub(super) fn device(
     }
     let target = disk.target().clone();
     let block = match (setting.threads, setting.fickle) {
-        (false, false) => Block::new(disk, &spec, "disk0"),
-        (true, false) => Block::with_engine(disk, &spec, "disk0", Box::new(Pool::new(target))),
-        (_, true) => Block::with_engine(disk, &spec, "disk0", Box::new(Fickle::new(&target))),
+        (false, false) => Block::new(disk, spec.serial(), "disk0"),
+        (true, false) => {
+            Block::with_engine(disk, spec.serial(), "disk0", Box::new(Pool::new(target)))
+        }
+        (_, true) => {
+            Block::with_engine(disk, spec.serial(), "disk0", Box::new(Fickle::new(&target)))
+        }
     };
     let file = File::options().write(true).read(true).open(&path);
     Some((Box::new(block), file.unwrap()))
