@@ -333,6 +333,7 @@ fn the_samples_are_valid() {
     for sample in [
         include_bytes!("../../../../resources/specs/hello.json").as_slice(),
         include_bytes!("../../../../resources/specs/network.json").as_slice(),
+        include_bytes!("../../../../resources/specs/linux.json").as_slice(),
     ] {
         SliverSpec::parse(sample).unwrap_or_else(|error| panic!("{error}"));
     }
