@@ -184,24 +184,51 @@ impl Machine {
                 self.bus().ready(device, source);
                 set.insert(device);
             }
+            Event::Doorbell { device } => set.insert(device),
+            Event::Serial => self.serve_serial(),
             Event::Timer => {
                 let now = now();
                 set.add(self.bus().due(now));
                 // Whoever set a later moment since the timer went off has seen it still set.
-                if let (Some(attendant), Some(moment)) =
-                    (self.attendant.get(), self.bus().again_after(now))
-                    && let Err(error) = attendant.set_timer(moment)
-                {
-                    self.end(cannot_wait(&error));
-                }
+                self.set_timer(self.bus().again_after(now));
+                self.serve_serial();
             }
             Event::Nudge => *set = DeviceSet::ALL,
         }
     }
 
+    /// Sees to a legacy guest's serial port. That touches no guest memory: it may be paused.
+    fn serve_serial(&self) {
+        let Some(legacy) = self.legacy() else {
+            return;
+        };
+        let (again_at, full) = legacy.serve_serial(now());
+        self.set_timer(again_at);
+        if !full {
+            // One that waits for room.
+            self.slots.iter().for_each(|slot| {
+                slot.doze.wake();
+            });
+        }
+    }
+
+    /// Has somebody attend to the devices at `moment`.
+    pub(crate) fn attend_at(self: &Arc<Self>, moment: Nanos) {
+        self.attend();
+        self.set_timer(Some(moment));
+    }
+
+    fn set_timer(&self, moment: Option<Nanos>) {
+        if let (Some(attendant), Some(moment)) = (self.attendant.get(), moment)
+            && let Err(error) = attendant.set_timer(moment)
+        {
+            self.end(cannot_wait(&error));
+        }
+    }
+
     /// Has somebody attend to the devices from now on, if nobody does yet, and to the sources and
     /// moments that have come up since.
-    fn attend(self: &Arc<Self>) {
+    pub(crate) fn attend(self: &Arc<Self>) {
         if let Err(error) = self.try_attend() {
             self.end(cannot_wait(&error));
         }
@@ -211,6 +238,13 @@ impl Machine {
         if self.attendant.get().is_none() {
             let machine = Arc::clone(self);
             let attendant = Attendant::new()?;
+            self.bus()
+                .doorbells(|device, doorbell| attendant.watch_doorbell(device, doorbell))?;
+            if let Some(legacy) = self.legacy() {
+                let ports = legacy.ports();
+                let (output, input) = ports.serial.descriptors();
+                attendant.watch_serial(output, input)?;
+            }
             if self.attendant.set(attendant).is_ok() {
                 let thread = std::thread::Builder::new()
                     .name("devices".to_owned())

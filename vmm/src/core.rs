@@ -64,9 +64,20 @@ pub fn write(machine: &Machine, registers: &[(usize, Registers)], file: &File) -
     Ok(())
 }
 
-/// Everything mapped in RAM: segments, stacks, heap.
+/// Everything mapped in RAM: segments, stacks, heap; of a legacy guest all of RAM, by physical
+/// address.
 fn parts(machine: &Machine) -> Vec<Part> {
-    let segments = machine.image().native().segments().iter().map(|segment| {
+    let Some(native) = machine.native() else {
+        let parts = machine.vm().ram().parts().iter();
+        return parts
+            .map(|part| Part {
+                start: part.guest.start,
+                len: part.guest.len,
+                flags: 7,
+            })
+            .collect();
+    };
+    let segments = native.image().segments().iter().map(|segment| {
         let (start, end) = segment.pages();
         // ELF numbers the permissions in the opposite order of the ABI.
         let flags = (segment.access & 1) << 2 | segment.access & 2 | segment.access >> 2 & 1;
@@ -76,7 +87,7 @@ fn parts(machine: &Machine) -> Vec<Part> {
             flags,
         }
     });
-    let layout = machine.layout();
+    let layout = native.layout();
     let stacks = (0..layout.vcpus()).map(|index| layout.stack(index));
     let rest = stacks.chain([layout.heap()]).map(|range| Part {
         start: range.start,

@@ -7,4 +7,5 @@ pub mod bus;
 pub mod guest_io;
 pub mod input;
 pub mod output;
+pub mod ports;
 pub mod virtio;

@@ -18,6 +18,10 @@ pub enum ExitKind {
     Exited,
     /// The guest raised an exception.
     Fault,
+    /// A legacy guest reset its machine: it wants to begin anew.
+    Rebooted,
+    /// A legacy guest's kernel has panicked.
+    Panicked,
     /// It was told to stop.
     Stopped,
     /// Its time limit was reached.
@@ -31,8 +35,9 @@ pub enum ExitKind {
 pub struct Exit {
     /// What kind of end.
     pub kind: ExitKind,
-    /// The exit code that goes with it: the guest's own status for [`ExitKind::Exited`], else 139
-    /// (fault), 143 (stopped), 124 (timeout) or 125 (error).
+    /// The exit code that goes with it: the guest's own status for [`ExitKind::Exited`], 0 if a
+    /// legacy guest has powered its machine off, else 139 (fault), 134 (panicked), 85 (rebooted),
+    /// 143 (stopped), 124 (timeout) or 125 (error).
     pub status: u8,
     /// More about it.
     #[serde(default)]
@@ -209,6 +214,29 @@ impl Exit {
             status,
             detail: ExitDetail::default(),
         }
+    }
+
+    /// A legacy guest has powered its machine off.
+    pub fn powered_off() -> Self {
+        Self::with_message(ExitKind::Exited, 0, "powered off".to_owned())
+    }
+
+    /// A legacy guest has reset its machine.
+    pub fn rebooted() -> Self {
+        Self::with_message(
+            ExitKind::Rebooted,
+            85,
+            "the guest reset its machine".to_owned(),
+        )
+    }
+
+    /// A legacy guest's kernel has panicked, and has said why if that was seen.
+    pub fn panicked(reason: Option<&str>) -> Self {
+        let message = reason.map_or_else(
+            || "kernel panic".to_owned(),
+            |reason| format!("kernel panic: {reason}"),
+        );
+        Self::with_message(ExitKind::Panicked, 134, message)
     }
 
     /// The guest raised an exception.

@@ -108,6 +108,8 @@ pub struct Lifecycle {
 pub struct Presence {
     /// Whether it may execute one instruction only.
     pub stepping: bool,
+    /// Whether it has stood still since this was last cleared.
+    pub parked: bool,
     /// Registers to show instead of the vCPU's own: those at an exception, whose stub has run.
     pub shown_registers: Option<Registers>,
 }
@@ -307,6 +309,7 @@ impl Lifecycle {
             }
             if inner.places[index] != Place::Parked {
                 vcpu.settle();
+                presence.parked = true;
                 inner.place(index, Place::Parked);
                 self.changed.notify_all();
                 parked();

@@ -3,32 +3,22 @@
 //! Shared by the vCPU threads and the control thread. vCPU 0 runs on the thread that calls
 //! [`Machine::run`]; the others get a thread each when the guest first wakes them.
 
-mod clocks;
+pub(crate) mod legacy;
+pub(crate) mod native;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use slice_abi::control;
-use slice_abi::vcpu::VcpuBlock;
-use vm_memory::{Bytes, GuestAddress};
-
-use self::clocks::host_time;
-use crate::attend::{self, Look};
-use crate::backtrace;
-use crate::boot::image::Image;
-use crate::boot::slice::layout::{Layout, low};
-use crate::boot::slice::load;
-use crate::clock::SliverClock;
+use self::legacy::Legacy;
+use self::native::Native;
+use crate::attend::Look;
 use crate::control::bell::Bell;
 use crate::control::proto::ExitCounts;
 use crate::devices::attendant::Attendant;
-use crate::devices::bus::{Bus, DeviceSet};
-use crate::devices::virtio::backend::Nanos;
+use crate::devices::bus::Bus;
 use crate::doze::Doze;
 use crate::exit::{Exit, Registers};
-use crate::kvm::cpuid::Processor;
 use crate::kvm::kick::Kick;
 use crate::kvm::tsc::host_tsc;
 use crate::kvm::vcpu::Vcpu;
@@ -40,15 +30,13 @@ use crate::sched::account::GuestAccount;
 /// would make every sleep of the guest that much longer.
 pub(crate) const TIMER_SLACK_NS: u64 = 1_000;
 
-/// The guest's clocks are brought up to date this often while it runs.
-pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(1);
-
 /// What one vCPU has outside its thread.
 #[derive(Debug, Default)]
 pub(crate) struct VcpuSlot {
     pub(crate) doze: Doze,
     pub(crate) look: Look,
-    dozes: AtomicBool,
+    /// Whether it idles, as a native guest's does.
+    pub(crate) dozes: AtomicBool,
     pub(crate) exits: Exits,
     pub(crate) kick: OnceLock<Arc<Kick>>,
     pub(crate) account: GuestAccount,
@@ -71,10 +59,7 @@ pub struct Machine {
     // First, and so dropped first: a device waits for the kernel to be done with guest memory.
     bus: Bus,
     vm: Vm,
-    image: Image,
-    layout: Layout,
-    processor: Processor,
-    clock: Mutex<SliverClock>,
+    kind: Kind,
     /// Where a sliver's life is decided.
     pub lifecycle: Lifecycle,
     /// Wakes the control thread.
@@ -86,63 +71,49 @@ pub struct Machine {
     entered_tsc: AtomicU64,
     /// Made when a device first waits for something.
     pub(crate) attendant: OnceLock<Attendant>,
-    /// Counter value at which the clocks are due to be brought up to date, and how often they are.
-    follow_at: AtomicU64,
-    follow_ticks: u64,
+}
+
+/// What a machine has according to the kind of its image.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Native(Arc<Native>),
+    Legacy(Arc<Legacy>),
 }
 
 /// The parts of a machine, made by [`crate::start`].
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) vm: Vm,
-    pub(crate) image: Image,
-    pub(crate) layout: Layout,
-    pub(crate) processor: Processor,
+    pub(crate) kind: Kind,
     pub(crate) bus: Bus,
     pub(crate) bell: Arc<Bell>,
-    pub(crate) tsc_khz: u32,
+    pub(crate) vcpus: usize,
     pub(crate) start_paused: bool,
 }
 
 impl Machine {
     /// Puts a machine together.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts {
-            vm,
-            image,
-            layout,
-            processor,
-            bus,
-            bell,
-            tsc_khz,
-            start_paused,
-        } = parts;
-        let clock = SliverClock::start(host_time(), tsc_khz);
-        let follow_ticks = FOLLOW_EVERY.as_millis() as u64 * u64::from(tsc_khz);
-        vm.system().clock().publish(|| *clock.reading());
-        bus.publish_states(&vm);
         Self {
-            lifecycle: Lifecycle::new(layout.vcpus(), start_paused),
-            slots: (0..layout.vcpus()).map(|_| VcpuSlot::default()).collect(),
-            vm,
-            image,
-            layout,
-            processor,
-            bus,
-            clock: Mutex::new(clock),
-            bell,
+            lifecycle: Lifecycle::new(parts.vcpus, parts.start_paused),
+            slots: (0..parts.vcpus).map(|_| VcpuSlot::default()).collect(),
+            vm: parts.vm,
+            kind: parts.kind,
+            bus: parts.bus,
+            bell: parts.bell,
             threads: Mutex::default(),
             devices_thread: Mutex::default(),
             entered_tsc: AtomicU64::new(0),
             attendant: OnceLock::new(),
-            follow_at: AtomicU64::new(host_tsc() + follow_ticks),
-            follow_ticks,
         }
     }
 
     /// Runs vCPU 0 on this thread until the sliver has ended and every other thread of it with it:
     /// whoever holds the machine next is its last owner, and with it go its devices.
     pub fn run(self: &Arc<Self>, vcpu: Vcpu) {
+        if let Some(legacy) = self.legacy() {
+            legacy.begin(self);
+        }
         crate::run::run_vcpu(self, vcpu);
         loop {
             let Some(thread) = self.threads().pop() else {
@@ -160,17 +131,9 @@ impl Machine {
             self.nudge();
             let _ = thread.join();
         }
-    }
-
-    /// Makes a further vCPU, ready to enter the image.
-    fn further_vcpu(&self, index: usize) -> Result<Vcpu, KvmError> {
-        let entry = load::prepare_vcpu(index, &self.image, &self.layout, self.vm.ram()).map_err(
-            |source| KvmError::Call {
-                call: "writing the vCPU block",
-                source,
-            },
-        )?;
-        Vcpu::further(&self.vm, &self.processor, index, &entry)
+        if let Some(legacy) = self.legacy() {
+            legacy.finish();
+        }
     }
 
     /// Ends the sliver.
@@ -216,10 +179,10 @@ impl Machine {
         self.attendant.get().is_some()
     }
 
-    /// Whether some vCPU runs, so that its clocks have to be looked after.
+    /// Whether some vCPU runs whose clocks have to be looked after.
     pub(crate) fn is_busy(&self) -> bool {
         let awake = |index: &usize| !self.slots[*index].dozes.load(Ordering::SeqCst);
-        !self.is_still() && self.lifecycle.started().iter().any(awake)
+        self.native().is_some() && !self.is_still() && self.lifecycle.started().iter().any(awake)
     }
 
     /// Gets every vCPU out of the guest and out of its sleep.
@@ -242,14 +205,25 @@ impl Machine {
         &self.vm
     }
 
-    /// Where things lie.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
+    /// Its native part, if it runs a native image.
+    pub(crate) fn native(&self) -> Option<&Arc<Native>> {
+        match &self.kind {
+            Kind::Native(native) => Some(native),
+            Kind::Legacy(_) => None,
+        }
     }
 
-    /// The image it runs.
-    pub fn image(&self) -> &Image {
-        &self.image
+    /// Its legacy part, if it runs a kernel.
+    pub(crate) fn legacy(&self) -> Option<&Arc<Legacy>> {
+        match &self.kind {
+            Kind::Native(_) => None,
+            Kind::Legacy(legacy) => Some(legacy),
+        }
+    }
+
+    /// What it has according to the kind of its image.
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     /// Its devices.
@@ -261,9 +235,10 @@ impl Machine {
     /// or else when vCPU 0 was entered; 0 if it never was.
     pub fn first_instruction_tsc(&self) -> u64 {
         let entered = self.entered_tsc.load(Ordering::Relaxed);
-        let block = load::vcpu_block(&self.layout, 0);
-        let at = block.this + std::mem::offset_of!(VcpuBlock, entry_tsc) as u64;
-        let noted = self.read_word(at).unwrap_or(0);
+        let noted = self
+            .native()
+            .and_then(|native| native.noted_entry(&self.vm));
+        let noted = noted.unwrap_or(0);
         if entered != 0 && (entered..host_tsc()).contains(&noted) {
             noted
         } else {
@@ -277,81 +252,37 @@ impl Machine {
                 .compare_exchange(0, host_tsc(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Return addresses of vCPU `index`, from its registers.
-    pub(crate) fn backtrace(&self, index: usize, registers: &Registers) -> Vec<u64> {
-        let stack = self.layout.stack(index);
-        let read = |at| self.read_word(at);
-        backtrace::walk(
-            registers.rip,
-            registers.rbp,
-            (stack.start, stack.end()),
-            read,
-        )
+    /// Takes the time for which the sliver has stood still, if it has, out of its own clock. The
+    /// clock of a legacy guest is KVM's, which goes on with the host's.
+    fn restart_clock(&self) {
+        if let (Some(native), Some(since)) = (self.native(), self.lifecycle.still_since()) {
+            native.restart_clock(since);
+        }
     }
 
-    pub(crate) fn read_byte(&self, address: u64) -> Option<u8> {
-        self.vm.ram().read_obj(GuestAddress(address)).ok()
+    /// Brings the guest's clocks up to date with the host's, unless that was done lately.
+    pub(crate) fn follow_host_time(&self) {
+        if let Some(native) = self.native() {
+            native.follow_host_time(self);
+        }
     }
 
-    fn read_word(&self, address: u64) -> Option<u64> {
-        self.vm.ram().read_obj(GuestAddress(address)).ok()
+    fn is_still(&self) -> bool {
+        self.lifecycle.still_since().is_some()
     }
 
-    /// A write to the control window, except `EXIT`. `index` is the vCPU that writes. Gives the
-    /// devices that have more to serve.
-    pub(crate) fn write_control(
+    /// Starts the thread of vCPU `index`, which `make` makes on it.
+    fn start_thread(
         self: &Arc<Self>,
         index: usize,
-        register: u64,
-        value: u64,
-    ) -> DeviceSet {
-        match register {
-            control::IDLE => return self.idle(index, value),
-            control::YIELD => std::thread::yield_now(),
-            control::WAKE => self.wake(value),
-            _ => self.bus.ignore(),
-        }
-        DeviceSet::default()
-    }
-
-    /// Serves all queues, then sleeps until woken or until the sliver's monotonic clock shows
-    /// `deadline` (0: no limit).
-    fn idle(self: &Arc<Self>, index: usize, deadline: u64) -> DeviceSet {
-        let until = (deadline != 0).then(|| {
-            let now = self.clock().monotonic_ns(host_tsc());
-            Nanos(attend::now().0.saturating_add(deadline.saturating_sub(now)))
-        });
-        let slot = &self.slots[index];
-        slot.dozes.store(true, Ordering::SeqCst);
-        let unfinished = self.rest(index, until);
-        slot.dozes.store(false, Ordering::SeqCst);
-        if host_tsc() >= self.follow_at.load(Ordering::Relaxed) {
-            self.follow_host_time();
-            // The control thread looks after the clocks while a vCPU runs, and sleeps otherwise.
-            self.bell.ring();
-        }
-        unfinished
-    }
-
-    fn wake(self: &Arc<Self>, target: u64) {
-        let target = match usize::try_from(target) {
-            Ok(index) if index < self.slots.len() => index,
-            _ => return self.bus.ignore(),
-        };
-        if self.lifecycle.start_vcpu(target) {
-            self.start_thread(target);
-        } else {
-            self.wake_vcpu(target);
-        }
-    }
-
-    fn start_thread(self: &Arc<Self>, index: usize) {
+        make: impl FnOnce(&Vm) -> Result<Vcpu, KvmError> + Send + 'static,
+    ) {
         let machine = Arc::clone(self);
         let spawned = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
             .spawn(move || {
                 let _guard = EndGuard::new(&machine);
-                match machine.further_vcpu(index) {
+                match make(&machine.vm) {
                     Ok(vcpu) => crate::run::run_vcpu(&machine, vcpu),
                     Err(error) => {
                         machine.end(Exit::error(format!("cannot start vCPU {index}: {error}")))
@@ -405,11 +336,4 @@ impl Drop for EndGuard {
         // The first end counts: this one only if the thread did not get as far as another.
         self.0.end(Exit::error("a thread of the monitor panicked"));
     }
-}
-
-/// Whether an address lies in the control window, and at which register.
-pub(crate) fn control_register(address: u64) -> Option<u64> {
-    address
-        .checked_sub(low::CONTROL)
-        .filter(|offset| *offset < control::CONTROL_WINDOW_SIZE)
 }

@@ -1,4 +1,5 @@
-//! Guest memory for a debugger: by virtual address, which in RAM is the physical one.
+//! Guest memory for a debugger: by virtual address, which in a native guest's RAM is the physical
+//! one.
 
 use slice_abi::layout::PAGE_SIZE;
 use vm_memory::{Bytes, GuestAddress};
@@ -53,9 +54,14 @@ fn mapped_run(machine: &Machine, address: u64, len: usize) -> usize {
     (at.min(end) - address.min(at)) as usize
 }
 
+/// A legacy guest's addresses are physical ones here: its page tables are its own business.
 fn is_mapped(machine: &Machine, address: u64) -> bool {
-    let layout = machine.layout();
-    let in_segment = machine.image().native().segments().iter().any(|segment| {
+    let Some(native) = machine.native() else {
+        let mut parts = machine.vm().ram().parts().iter();
+        return parts.any(|part| part.guest.contains(address));
+    };
+    let layout = native.layout();
+    let in_segment = native.image().segments().iter().any(|segment| {
         let (start, end) = segment.pages();
         (start..end).contains(&address)
     });

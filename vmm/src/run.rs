@@ -1,101 +1,38 @@
-//! The run loop of one vCPU: enter the guest, do what its exit asks for, look whether to go on.
+//! The life of a vCPU's thread, and what the run loops of both kinds of guest have in common.
+
+mod legacy;
+mod native;
 
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use kvm_ioctls::VcpuExit;
 use rustix::thread::set_current_timer_slack;
-use slice_abi::control::{EXIT, EXIT_STATUS_MASK, IDLE};
-use slice_abi::info::access;
 
-use crate::attend::{TURNS, now};
-use crate::boot::slice::layout::low;
-use crate::boot::slice::platform::exception_name;
-use crate::control::proto::StopReason;
-use crate::devices::bus::{DeviceSet, Done};
-use crate::exit::{Exit, Fault, Registers};
+use crate::exit::{Exit, Fault};
 use crate::kvm::vcpu::Vcpu;
-use crate::lifecycle::{Presence, Verdict};
-use crate::machine::{Exits, Machine, TIMER_SLACK_NS, control_register};
+use crate::machine::{Kind, Machine, TIMER_SLACK_NS};
 
-/// Exception number of a debug exception.
-const DEBUG_EXCEPTION: u32 = 1;
-/// Exception number of a breakpoint instruction.
-const BREAKPOINT: u32 = 3;
-/// The breakpoint instruction.
-const INT3: u8 = 0xcc;
-/// Exception number of a page fault.
-const PAGE_FAULT: u8 = 14;
+/// What a shutdown of the processor means.
+const TRIPLE_FAULT: &str = "triple fault";
+/// What KVM cannot do for a guest.
+const NOT_EMULATED: &str = "instruction that KVM cannot emulate";
 /// In place of an exception number, for what KVM reports without one.
 const NO_VECTOR: u8 = 255;
 
-/// What an exit comes to, once KVM's view of it is given back.
-enum Next {
-    /// Nothing happened: the stay was interrupted.
-    Enter,
-    /// An access to a device was served.
-    Served(Done),
-    Control {
-        register: u64,
-        value: u64,
-    },
-    Exited(u8),
-    Exception,
-    Broken(&'static str),
-    Error(String),
-}
-
 /// Runs a vCPU on this thread until the sliver ends.
 pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
-    let index = vcpu.index();
-    let slot = &machine.slots[index];
+    let slot = &machine.slots[vcpu.index()];
     slot.account.adopt();
     let _ = set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
     let kick = Arc::clone(vcpu.kick_handle());
     kick.adopt();
-    let _ = slot.kick.set(Arc::clone(&kick));
-    let mut presence = Presence::default();
-    let mut unfinished = DeviceSet::default();
-    let mut turns = 0;
-    loop {
-        kick.clear();
-        let parked = || machine.bell.ring();
-        let verdict = machine
-            .lifecycle
-            .checkpoint(&mut vcpu, &mut presence, &parked);
-        if verdict == Verdict::End {
-            break;
-        }
-        if presence.shown_registers.is_some() {
-            // A fault that a debugger has looked at: it ends the sliver now.
-            machine.end(fault(machine, index));
-            continue;
-        }
-        let next = if unfinished.is_empty() {
-            turns = 0;
-            enter(machine, &mut vcpu)
-        } else if turns >= TURNS && !presence.stepping {
-            machine.hand_over();
-            Next::Served(Done::default())
-        } else {
-            turns += 1;
-            Next::Served(machine.bus().serve(unfinished, machine.vm(), now()))
-        };
-        let ended_step = presence.stepping
-            && match &next {
-                Next::Served(done) => done.unfinished.is_empty(),
-                Next::Control { .. } => true,
-                _ => false,
-            };
-        unfinished = act(machine, &mut vcpu, &mut presence, next);
-        if ended_step {
-            // KVM executed the instruction itself and raised no exception for it.
-            vcpu.settle();
-            stop_for_debugger(machine, index, StopReason::Step { vcpu: index });
-        }
-    }
+    let _ = slot.kick.set(kick);
+    let presence = match machine.kind() {
+        Kind::Native(native) => native::run(machine, native, &mut vcpu),
+        Kind::Legacy(legacy) => legacy::run(machine, legacy, &mut vcpu),
+    };
     let registers = presence
         .shown_registers
         .map_or_else(|| vcpu.registers().ok(), Some);
@@ -104,209 +41,41 @@ pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
     }
 }
 
-/// One stay in the guest.
-fn enter(machine: &Arc<Machine>, vcpu: &mut Vcpu) -> Next {
-    let index = vcpu.index();
-    let account = &machine.slots[index].account;
-    machine.note_entry();
-    account.enter();
-    let result = vcpu.run();
-    account.leave();
-    match result {
-        Ok(exit) => serve(machine, &machine.slots[index].exits, exit),
-        Err(error) => failed_run(&error),
-    }
-}
-
-/// Does what needs KVM's view of the exit, and says what is left to do.
-fn serve(machine: &Machine, exits: &Exits, exit: VcpuExit<'_>) -> Next {
-    let counter = match &exit {
-        VcpuExit::MmioWrite(address, _) if control_register(*address) == Some(IDLE) => &exits.idle,
-        VcpuExit::MmioWrite(address, _) if control_register(*address).is_none() => {
-            &exits.device_writes
-        }
-        VcpuExit::MmioRead(..) => &exits.device_reads,
-        _ => &exits.other,
-    };
-    counter.fetch_add(1, Ordering::Relaxed);
-    match exit {
-        VcpuExit::MmioWrite(address, data) => match control_register(address) {
-            Some(register) => match <[u8; 8]>::try_from(data).map(u64::from_le_bytes) {
-                Ok(value) if register == EXIT => Next::Exited((value & EXIT_STATUS_MASK) as u8),
-                Ok(value) => Next::Control { register, value },
-                Err(_) => {
-                    machine.bus().ignore();
-                    Next::Served(Done::default())
-                }
-            },
-            None if address == low::FAULT => Next::Exception,
-            None => Next::Served(machine.bus().write(address, data, machine.vm(), now())),
-        },
-        VcpuExit::MmioRead(address, data) => {
-            if control_register(address).is_some() {
-                data.fill(0);
-                machine.bus().ignore();
-            } else {
-                machine.bus().read(address, data);
-            }
-            Next::Served(Done::default())
-        }
-        VcpuExit::Intr => Next::Enter,
-        VcpuExit::Shutdown => Next::Broken("triple fault"),
-        VcpuExit::InternalError => Next::Broken("instruction that KVM cannot emulate"),
-        VcpuExit::FailEntry(reason, cpu) => Next::Error(format!(
-            "the processor refused to enter the guest (reason {reason:#x}, on processor {cpu})"
-        )),
-        VcpuExit::MemoryFault { gpa, .. } => Next::Error(format!(
-            "the host could not provide memory at guest address {gpa:#x}"
-        )),
-        other => Next::Error(format!(
-            "KVM left the guest for an unexpected reason: {other:?}"
-        )),
-    }
-}
-
-fn failed_run(error: &io::Error) -> Next {
+/// Why the sliver cannot go on after KVM_RUN has failed; `None` if it was only interrupted.
+fn failed_run(error: &io::Error) -> Option<String> {
     match error.raw_os_error() {
-        Some(libc::EINTR | libc::EAGAIN) => Next::Enter,
+        Some(libc::EINTR | libc::EAGAIN) => None,
         Some(libc::EFAULT | libc::ENOMEM | libc::EHWPOISON) => {
-            Next::Error(format!("the host could not provide guest memory: {error}"))
+            Some(format!("the host could not provide guest memory: {error}"))
         }
-        _ => Next::Error(format!("KVM_RUN failed: {error}")),
+        _ => Some(format!("KVM_RUN failed: {error}")),
     }
 }
 
-/// Does what is left to do. Gives the devices that have not finished.
-fn act(machine: &Arc<Machine>, vcpu: &mut Vcpu, presence: &mut Presence, next: Next) -> DeviceSet {
-    let index = vcpu.index();
-    match next {
-        // What interrupted the stay may have been work that this thread gave to the kernel.
-        Next::Enter if machine.is_attended() => {
-            let done = machine.bus().serve(DeviceSet::ALL, machine.vm(), now());
-            return machine.follow_up(done);
+/// Why the sliver cannot go on after an exit that nobody serves.
+fn unexpected(exit: &VcpuExit<'_>) -> String {
+    match exit {
+        VcpuExit::FailEntry(reason, cpu) => format!(
+            "the processor refused to enter the guest (reason {reason:#x}, on processor {cpu})"
+        ),
+        VcpuExit::MemoryFault { gpa, .. } => {
+            format!("the host could not provide memory at guest address {gpa:#x}")
         }
-        Next::Enter => {}
-        Next::Served(done) => return machine.follow_up(done),
-        // A step does not sleep: `IDLE` may return early.
-        Next::Control { register: IDLE, .. } if presence.stepping => {}
-        Next::Control { register, value } => return machine.write_control(index, register, value),
-        Next::Exited(status) => {
-            let mut exit = Exit::exited(status);
-            if status != 0 {
-                let registers = vcpu.registers().unwrap_or_default();
-                exit.detail.backtrace = machine.backtrace(index, &registers);
-            }
-            machine.end(exit);
-        }
-        Next::Exception if presence.stepping || machine.lifecycle.is_debugged() => {
-            debug_exception(machine, vcpu, presence);
-        }
-        Next::Exception => {
-            let record = machine.vm().system().fault_record(index);
-            presence.shown_registers = Some(Registers::from(&record));
-            machine.end(fault(machine, index));
-        }
-        Next::Broken(what) => {
-            let registers = vcpu.registers().unwrap_or_default();
-            let fault = Fault {
-                vcpu: index,
-                exception: what.to_owned(),
-                vector: NO_VECTOR,
-                error_code: 0,
-                address: None,
-                access: None,
-                target: None,
-                registers,
-            };
-            machine.end(Exit::fault(fault, machine.backtrace(index, &registers)));
-        }
-        Next::Error(message) => machine.end(Exit::error(message)),
-    }
-    DeviceSet::default()
-}
-
-/// An exception while a debugger is there or was a moment ago. Breakpoints and single steps are
-/// exceptions of the guest like others: KVM's own guest debugging does not keep them from the guest
-/// where it is page-table based. The vCPU is put back to where it was before the stub.
-fn debug_exception(machine: &Machine, vcpu: &mut Vcpu, presence: &mut Presence) {
-    let index = vcpu.index();
-    let record = machine.vm().system().fault_record(index);
-    let mut registers = Registers::from(&record);
-    let reason = match u32::try_from(record.vector) {
-        Ok(BREAKPOINT) if machine.lifecycle.is_debugged() => {
-            // The instruction has been executed; a debugger wants to see it before that.
-            let at = registers.rip.wrapping_sub(1);
-            let is_int3 = machine.read_byte(at) == Some(INT3);
-            registers.rip = if is_int3 { at } else { registers.rip };
-            is_int3.then_some(StopReason::Breakpoint { vcpu: index })
-        }
-        Ok(DEBUG_EXCEPTION) if presence.stepping => Some(StopReason::Step { vcpu: index }),
-        _ => None,
-    };
-    if let Some(reason) = reason
-        && vcpu.return_from_exception(&registers).is_ok()
-    {
-        // The trap flag went with the exception.
-        presence.stepping = false;
-        return stop_for_debugger(machine, index, reason);
-    }
-    presence.shown_registers = Some(registers);
-    if machine.lifecycle.is_debugged() {
-        let vector = record.vector as u8;
-        stop_for_debugger(
-            machine,
-            index,
-            StopReason::Fault {
-                vcpu: index,
-                vector,
-            },
-        );
+        other => format!("KVM left the guest for an unexpected reason: {other:?}"),
     }
 }
 
-fn stop_for_debugger(machine: &Machine, index: usize, reason: StopReason) {
-    machine.lifecycle.stop_for_debugger(index, reason);
-    machine.kick_all();
-}
-
-/// The exception whose record vCPU `index` has left.
-fn fault(machine: &Machine, index: usize) -> Exit {
-    const WRITE: u64 = 1 << 1;
-    const FETCH: u64 = 1 << 4;
-    let record = machine.vm().system().fault_record(index);
-    let vector = record.vector as u8;
-    let registers = Registers::from(&record);
-    let is_page_fault = vector == PAGE_FAULT;
-    let access = match record.error_code {
-        code if code & FETCH != 0 => "execute",
-        code if code & WRITE != 0 => "write",
-        _ => "read",
-    };
+/// The end of a guest that cannot go on.
+fn broken(vcpu: &Vcpu, what: &str) -> Exit {
     let fault = Fault {
-        vcpu: index,
-        exception: exception_name(vector).to_owned(),
-        vector,
-        error_code: record.error_code,
-        address: is_page_fault.then_some(record.cr2),
-        access: is_page_fault.then(|| access.to_owned()),
-        target: is_page_fault
-            .then(|| describe(machine, record.cr2))
-            .flatten(),
-        registers,
+        vcpu: vcpu.index(),
+        exception: what.to_owned(),
+        vector: NO_VECTOR,
+        error_code: 0,
+        address: None,
+        access: None,
+        target: None,
+        registers: vcpu.registers().unwrap_or_default(),
     };
-    Exit::fault(fault, machine.backtrace(index, &registers))
-}
-
-/// What lies at an address, in words for a person.
-fn describe(machine: &Machine, address: u64) -> Option<String> {
-    let segment = machine.image().native().segments().iter().find(|segment| {
-        let (start, end) = segment.pages();
-        (start..end).contains(&address)
-    });
-    match segment.map(|segment| segment.access) {
-        Some(bits) if bits & access::EXECUTE != 0 => Some("the image's code".to_owned()),
-        Some(bits) if bits & access::WRITE != 0 => Some("the image's data".to_owned()),
-        Some(_) => Some("the image's read-only data".to_owned()),
-        None => machine.layout().describe(address),
-    }
+    Exit::fault(fault, Vec::new())
 }

@@ -4,6 +4,8 @@
 //! while another creates the VM and becomes vCPU 0: each takes its time in the kernel. Until both
 //! are done, whatever can end a sliver can end its start.
 
+mod native;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -15,20 +17,18 @@ use std::thread::{self, JoinHandle};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::boot::image::{Image, ImageError};
-use crate::boot::slice::layout::{Layout, TooSmall};
-use crate::boot::slice::load::{self, DeviceTable, LoadError};
+use crate::boot::slice::layout::TooSmall;
+use crate::boot::slice::load::LoadError;
 use crate::control::bell::Bell;
 use crate::control::endings::{Endings, timespec};
 use crate::control::endpoint::{Endpoint, EndpointError};
 use crate::devices::assemble::{AssembleError, Assembly, Outside, assemble};
-use crate::devices::bus::Bus;
 use crate::exit::Exit;
-use crate::kvm::cpuid::Processor;
 use crate::kvm::kick::install_kick_handler;
-use crate::kvm::memory::{GuestRam, MapError};
+use crate::kvm::mapping::MapError;
 use crate::kvm::vcpu::Vcpu;
-use crate::kvm::vm::{self, KvmError, Memory, Vm};
-use crate::machine::{EndGuard, Machine, Parts};
+use crate::kvm::vm::{self, KvmError};
+use crate::machine::{EndGuard, Machine};
 use crate::say::shown_path;
 use crate::spec::SliverSpec;
 use crate::stopwatch::Stopwatch;
@@ -162,14 +162,8 @@ fn begin(
     outside: Outside,
     watch: Stopwatch,
 ) -> Result<(JoinHandle<Milestones>, Birth), StartError> {
-    let image = Image::open(spec.image())?;
-    let layout =
-        Layout::new(image.native(), spec.memory_bytes(), spec.vcpus()).map_err(|problem| {
-            StartError::TooSmall {
-                image: spec.image().to_owned(),
-                problem,
-            }
-        })?;
+    let (file, image) = Image::open(spec.image())?.into_parts();
+    let guest = native::plan(spec, file, image)?;
     check_host_memory(spec)?;
     let devices = assemble(spec, outside)?;
     install_kick_handler().map_err(StartError::system("install a signal handler"))?;
@@ -179,15 +173,15 @@ fn begin(
     let (go, wait_for_go) = channel();
     let plan = Plan {
         spec: spec.clone(),
-        image,
-        layout,
+        guest,
         devices,
         bell: Arc::clone(&bell),
         cancel: Arc::clone(&cancel),
+        watch,
     };
     let vcpu0 = thread::Builder::new()
         .name("vcpu0".to_owned())
-        .spawn(move || run_vcpu0(plan, &watch, &to_main, &wait_for_go))
+        .spawn(move || run_vcpu0(plan, &to_main, &wait_for_go))
         .map_err(StartError::system("start a thread"))?;
     let birth = Birth {
         made,
@@ -201,25 +195,27 @@ fn begin(
 /// What vCPU 0's thread needs to make the machine.
 struct Plan {
     spec: SliverSpec,
-    image: Image,
-    layout: Layout,
+    guest: native::Guest,
     devices: Assembly,
     bell: Arc<Bell>,
     cancel: Arc<AtomicBool>,
+    watch: Stopwatch,
 }
 
 /// Makes the machine and, unless the other half of the start failed, runs it.
 fn run_vcpu0(
     plan: Plan,
-    watch: &Stopwatch,
     to_main: &Sender<Result<Arc<Machine>, StartError>>,
     go: &Receiver<()>,
 ) -> Milestones {
     let mut milestones = Milestones::default();
     let bell = Arc::clone(&plan.bell);
-    let made = make_machine(plan, watch, &mut milestones);
+    let made = make_machine(plan, &mut milestones);
     let (told, mine) = match made {
-        Ok((machine, vcpu)) => (Ok(Arc::clone(&machine)), Some((machine, vcpu))),
+        Ok((machine, vcpu)) => {
+            let machine = Arc::new(machine);
+            (Ok(Arc::clone(&machine)), Some((machine, vcpu)))
+        }
         Err(error) => (Err(error), None),
     };
     let _ = to_main.send(told);
@@ -233,67 +229,13 @@ fn run_vcpu0(
     milestones
 }
 
-fn make_machine(
-    plan: Plan,
-    watch: &Stopwatch,
-    milestones: &mut Milestones,
-) -> Result<(Arc<Machine>, Vcpu), StartError> {
-    let Plan {
-        spec,
-        image,
-        layout,
-        devices,
-        bell,
-        cancel,
-    } = plan;
+fn make_machine(plan: Plan, milestones: &mut Milestones) -> Result<(Machine, Vcpu), StartError> {
     let kvm = vm::open()?;
-    let allowed = kvm.get_max_vcpus();
-    if spec.vcpus() > allowed {
-        return Err(StartError::TooManyVcpus {
-            asked: spec.vcpus(),
-            allowed,
-        });
+    let (asked, allowed) = (plan.spec.vcpus(), kvm.get_max_vcpus());
+    if asked > allowed {
+        return Err(StartError::TooManyVcpus { asked, allowed });
     }
-    let bus = Bus::new(devices.backends);
-    let devices = DeviceTable {
-        entries: bus.entries(),
-        nets: devices.nets,
-    };
-    let ram = GuestRam::new(
-        layout.ram(),
-        layout.large_pages(),
-        load::writable_from(&image),
-    )?;
-    let system = load::system_area(&image, &layout, devices.entries.len())?;
-    let memory = Memory { ram, system };
-    let vm = Vm::new(&kvm, memory, layout.ram().start, layout.system_base())?;
-    let mut processor = Processor::host();
-    let entry = load::prepare_vcpu(0, &image, &layout, vm.ram())
-        .map_err(StartError::system("write the vCPU block"))?;
-    let vcpu = Vcpu::first(&vm, &mut processor, &entry)?;
-    let tsc_khz = vcpu.tsc_khz()?;
-    milestones.vm = watch.elapsed_us();
-    milestones.tsc_khz = tsc_khz;
-    load::load_segments(&image, vm.ram(), || !cancel.load(Ordering::Relaxed)).map_err(
-        |problem| StartError::Load {
-            image: spec.image().to_owned(),
-            problem,
-        },
-    )?;
-    load::write_info(vm.system(), &spec, &image, &layout, &processor, &devices);
-    let start_paused = spec.start_paused();
-    let machine = Machine::new(Parts {
-        vm,
-        image,
-        layout,
-        processor,
-        bus,
-        bell,
-        tsc_khz,
-        start_paused,
-    });
-    milestones.load = watch.elapsed_us();
-    Ok((Arc::new(machine), vcpu))
+    native::make(&kvm, plan, milestones)
 }
 
 fn check_host_memory(spec: &SliverSpec) -> Result<(), StartError> {

@@ -134,14 +134,9 @@ impl Image {
         }
     }
 
-    /// What the image asks for and where its parts go.
-    pub fn native(&self) -> &NativeImage {
-        &self.native
-    }
-
-    /// Where to read its segments from.
-    pub fn file(&self) -> &ImageFile {
-        &self.file
+    /// The file to load it from, and what it is.
+    pub fn into_parts(self) -> (ImageFile, NativeImage) {
+        (self.file, self.native)
     }
 }
 

@@ -22,7 +22,8 @@ use super::proto::{
 use crate::devices::virtio::backend::Order;
 use crate::exit::{CpuTime, Exit};
 use crate::lifecycle::PausedFor;
-use crate::machine::{FOLLOW_EVERY, Machine};
+use crate::machine::Machine;
+use crate::machine::native::FOLLOW_EVERY;
 use crate::memory_access;
 use crate::resident;
 use crate::say::shown;
@@ -313,7 +314,7 @@ impl Server {
         let machine = &self.machine;
         let done = machine
             .bus()
-            .order(order, machine.vm())
+            .order(order)
             .ok_or_else(|| format!("the sliver has no {device}"))?;
         machine.follow_up(done);
         Ok(Answer::Done)

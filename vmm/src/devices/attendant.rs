@@ -14,7 +14,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +34,10 @@ const EVENTS: usize = 32;
 const NUDGE: u64 = u64::MAX;
 /// Stands for the timer.
 const TIMER: u64 = u64::MAX - 1;
+/// Stands for the serial port.
+const SERIAL: u64 = u64::MAX - 2;
+/// Stands for a device's doorbell among the numbers of its sources.
+const DOORBELL: u64 = u32::MAX as u64;
 
 /// What woke a waiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,13 @@ pub enum Event {
         /// Number of the source.
         source: usize,
     },
+    /// A guest rang a device's doorbell without leaving for it.
+    Doorbell {
+        /// Index of the device.
+        device: usize,
+    },
+    /// The serial port may have room, or input.
+    Serial,
     /// The moment came that was set with [`Attendant::set_timer`].
     Timer,
     /// Somebody wants everything to be looked at.
@@ -83,13 +94,32 @@ impl Attendant {
     /// Watches source number `number` of device `device`. What cannot be watched because it is
     /// always ready, such as a plain file, never waits either.
     pub fn watch(&self, device: usize, number: usize, source: Source<'_>) -> io::Result<()> {
-        let interest = match source.interest {
+        self.add(source.fd, source.interest, data(device, number as u64))
+    }
+
+    /// Watches the doorbell of device `device`. It need not be read: each ring is told.
+    pub fn watch_doorbell(&self, device: usize, doorbell: BorrowedFd<'_>) -> io::Result<()> {
+        self.add(doorbell, Interest::Read, data(device, DOORBELL))
+    }
+
+    /// Watches what the serial port writes to and reads from.
+    pub fn watch_serial(
+        &self,
+        output: BorrowedFd<'_>,
+        input: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        self.add(output, Interest::Write, SERIAL)?;
+        input.map_or(Ok(()), |input| self.add(input, Interest::Read, SERIAL))
+    }
+
+    fn add(&self, fd: BorrowedFd<'_>, interest: Interest, data: u64) -> io::Result<()> {
+        let interest = match interest {
             Interest::Read => EventFlags::IN,
             Interest::Write => EventFlags::OUT,
             Interest::Both => EventFlags::IN | EventFlags::OUT,
         };
-        let data = EventData::new_u64((device as u64) << 32 | number as u64);
-        match epoll::add(&self.epoll, source.fd, data, interest | EventFlags::ET) {
+        let data = EventData::new_u64(data);
+        match epoll::add(&self.epoll, fd, data, interest | EventFlags::ET) {
             Ok(()) | Err(rustix::io::Errno::PERM | rustix::io::Errno::EXIST) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -132,12 +162,17 @@ impl Attendant {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         let count = self.wait_raw(&mut events, timeout, mask)?;
         for event in &events[..count] {
-            visit(match event.u64 {
+            let data = event.u64;
+            visit(match data {
                 NUDGE => Event::Nudge,
                 TIMER => {
                     *self.timer_at() = None;
                     Event::Timer
                 }
+                SERIAL => Event::Serial,
+                data if data & DOORBELL == DOORBELL => Event::Doorbell {
+                    device: (data >> 32) as usize,
+                },
                 data => Event::Source {
                     device: (data >> 32) as usize,
                     source: data as u32 as usize,
@@ -214,6 +249,11 @@ impl Attendant {
     }
 }
 
+/// What stands for one of a device's descriptors.
+fn data(device: usize, number: u64) -> u64 {
+    (device as u64) << 32 | number
+}
+
 fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX),
@@ -265,6 +305,19 @@ mod tests {
             interest: Interest::Both,
         };
         attendant.watch(0, 0, source).unwrap();
+    }
+
+    #[test]
+    fn each_ring_of_a_doorbell_is_told_though_nobody_reads_it() {
+        let attendant = Attendant::new().unwrap();
+        let doorbell = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        attendant.watch_doorbell(5, doorbell.as_fd()).unwrap();
+        for _ in 0..3 {
+            rustix::io::write(&doorbell, &1u64.to_ne_bytes()).unwrap();
+            let expected = Event::Doorbell { device: 5 };
+            assert_eq!(events(&attendant, Duration::from_secs(9)), [expected]);
+            assert_eq!(events(&attendant, Duration::ZERO), []);
+        }
     }
 
     #[test]

@@ -1,20 +1,25 @@
 //! Finds the device that a guest's access to a register window means, and sees to what follows.
 //!
-//! Windows are pages, one per device, from [`low::DEVICES`](crate::boot::slice::layout::low) on.
+//! Windows are pages, one per device, one after another. A native guest reads in memory what has
+//! changed and idle vCPUs are woken for it; a legacy one takes an interrupt (see [`Wiring`]).
 //! Registers take aligned accesses of four bytes (virtio 1.2, 4.2.2.2), configuration spaces any;
 //! everything else is ignored, reads as zeros and is counted.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slice_abi::device::{DEVICE_WINDOW_SIZE, DeviceEntry};
 use slice_abi::info::MAX_DEVICES;
 
 use super::virtio::backend::{Backend, Nanos, Order, Source};
 use super::virtio::device::{Outcome, VirtioDevice};
-use crate::boot::slice::layout::low;
-use crate::boot::slice::load::{device_state, device_window};
+use crate::boot::legacy::DeviceWindow;
+use crate::boot::legacy::map::interrupt;
+use crate::boot::slice::load::device_state;
 use crate::control::proto::DeviceStatus;
+use crate::kvm::interrupts::InterruptLine;
+use crate::kvm::system::SystemArea;
 use crate::kvm::vm::Vm;
 use crate::say::say;
 
@@ -22,10 +27,32 @@ use crate::say::say;
 const NEVER: u64 = u64::MAX;
 
 /// The devices of one sliver.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Bus {
     devices: Vec<Slot>,
+    /// Guest physical address of the first window.
+    base: u64,
+    /// What a native guest reads of its devices.
+    states: Option<Arc<SystemArea>>,
     ignored: AtomicU64,
+}
+
+/// How the guest hears from its devices and they from it.
+#[derive(Debug)]
+pub enum Wiring {
+    /// Through memory, and by exits.
+    Memory(Arc<SystemArea>),
+    /// By an interrupt of each device and, where there is one, by its doorbell.
+    Lines(Vec<Line>),
+}
+
+/// What connects a device with a legacy guest.
+#[derive(Debug)]
+pub struct Line {
+    /// Interrupts the guest.
+    pub interrupt: InterruptLine,
+    /// Becomes ready when the guest notifies a queue.
+    pub doorbell: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -44,6 +71,7 @@ struct Slot {
     serving: AtomicBool,
     /// Whether it is to be served again by the thread that serves it.
     wanted: AtomicBool,
+    line: Option<Line>,
 }
 
 /// Some of a sliver's devices.
@@ -100,8 +128,8 @@ impl Done {
 }
 
 impl Bus {
-    /// A bus with these devices, in the order of the device table.
-    pub fn new(backends: Vec<Box<dyn Backend>>) -> Self {
+    /// A bus with these devices, in this order, whose windows begin at `base`.
+    pub fn new(backends: Vec<Box<dyn Backend>>, base: u64) -> Self {
         let slot = |backend| Slot {
             device: Mutex::new(VirtioDevice::new(backend)),
             active: AtomicBool::new(false),
@@ -111,33 +139,67 @@ impl Bus {
             ready: AtomicU64::new(0),
             serving: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
+            line: None,
         };
         Self {
             devices: backends.into_iter().map(slot).collect(),
+            base,
+            states: None,
             ignored: AtomicU64::new(0),
         }
     }
 
-    /// Number of devices.
-    pub fn count(&self) -> usize {
-        self.devices.len()
+    /// Connects the devices with the guest.
+    pub fn wire(&mut self, wiring: Wiring) {
+        match wiring {
+            Wiring::Memory(states) => {
+                for index in 0..self.devices.len() {
+                    self.lock(index).publish_state(states.device_state(index));
+                }
+                self.states = Some(states);
+            }
+            Wiring::Lines(lines) => {
+                for (slot, line) in self.devices.iter_mut().zip(lines) {
+                    slot.line = Some(line);
+                }
+            }
+        }
     }
 
-    /// The device table.
+    /// The device table of a native guest.
     pub fn entries(&self) -> Vec<DeviceEntry> {
         let entry = |index| {
             self.lock(index)
-                .entry(device_window(index), device_state(index))
+                .entry(self.window(index), device_state(index))
         };
         (0..self.devices.len()).map(entry).collect()
     }
 
-    /// Writes what the guest reads of each device in memory.
-    pub fn publish_states(&self, vm: &Vm) {
-        for index in 0..self.devices.len() {
-            self.lock(index)
-                .publish_state(vm.system().device_state(index));
+    /// The devices as a legacy guest finds them.
+    pub fn windows(&self) -> Vec<DeviceWindow> {
+        let window = |index| DeviceWindow {
+            id: self.lock(index).id(),
+            base: self.window(index),
+            interrupt: interrupt::device(index),
+        };
+        (0..self.devices.len()).map(window).collect()
+    }
+
+    fn window(&self, index: usize) -> u64 {
+        self.base + index as u64 * DEVICE_WINDOW_SIZE
+    }
+
+    /// Calls `watch` with each doorbell and its device.
+    pub fn doorbells<E>(
+        &self,
+        mut watch: impl FnMut(usize, BorrowedFd<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for (index, slot) in self.devices.iter().enumerate() {
+            if let Some(line) = &slot.line {
+                watch(index, line.doorbell.as_fd())?;
+            }
         }
+        Ok(())
     }
 
     /// Answers a guest's read.
@@ -154,9 +216,9 @@ impl Bus {
     /// Does a guest's write.
     pub fn write(&self, address: u64, data: &[u8], vm: &Vm, now: Nanos) -> Done {
         match self.find(address) {
-            Some((index, offset)) => self.with(index, vm, |device| {
-                device.write(offset, data, vm.ram(), now)
-            }),
+            Some((index, offset)) => {
+                self.with(index, |device| device.write(offset, data, vm.ram(), now))
+            }
             None => {
                 self.ignore();
                 Done::default()
@@ -179,7 +241,7 @@ impl Bus {
                 continue;
             }
             slot.wanted.store(false, Ordering::SeqCst);
-            done.add(self.with(index, vm, |device| device.serve(vm.ram(), now)));
+            done.add(self.with(index, |device| device.serve(vm.ram(), now)));
             slot.serving.store(false, Ordering::SeqCst);
             if slot.wanted.load(Ordering::SeqCst) {
                 done.unfinished.insert(index);
@@ -201,12 +263,7 @@ impl Bus {
 
     /// The next moment at which a device wants to be served.
     pub fn again_at(&self) -> Option<Nanos> {
-        let moments = self.devices.iter();
-        moments
-            .map(|slot| slot.again_at.load(Ordering::Relaxed))
-            .min()
-            .filter(|moment| *moment != NEVER)
-            .map(Nanos)
+        self.again_after(Nanos(0))
     }
 
     /// The next moment after `now` at which a device wants to be served.
@@ -233,8 +290,12 @@ impl Bus {
         mut watch: impl FnMut(usize, usize, Source<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         for (index, slot) in self.devices.iter().enumerate() {
+            // Looked at first without its lock, which another thread may hold for long.
+            if slot.attended.load(Ordering::Acquire) || !slot.active.load(Ordering::Acquire) {
+                continue;
+            }
             let device = self.lock(index);
-            if !device.is_active() || slot.attended.swap(true, Ordering::AcqRel) {
+            if slot.attended.swap(true, Ordering::AcqRel) {
                 continue;
             }
             for (number, source) in device.sources().into_iter().enumerate() {
@@ -245,14 +306,28 @@ impl Bus {
     }
 
     /// Does what an operator asks of whichever device it concerns. `None` if there is none.
-    pub fn order(&self, order: Order, vm: &Vm) -> Option<Done> {
+    pub fn order(&self, order: Order) -> Option<Done> {
         (0..self.devices.len()).find_map(|index| {
             let mut device = self.lock(index);
             device.order(order).then(|| Done {
-                notify: device.publish_state(vm.system().device_state(index)),
+                notify: self.tell(index, &mut device, false),
                 ..Done::default()
             })
         })
+    }
+
+    /// Tells the guest what has come of a device: that there are used buffers if `used`, and what
+    /// changed beside. Whether idle vCPUs must look at their rings for it.
+    fn tell(&self, index: usize, device: &mut VirtioDevice, used: bool) -> bool {
+        if let Some(line) = &self.devices[index].line {
+            if device.interrupt(used) {
+                line.interrupt.trigger();
+            }
+            return false;
+        }
+        let states = self.states.as_ref();
+        let changed = states.is_some_and(|states| device.publish_state(states.device_state(index)));
+        used || changed
     }
 
     /// How each device does.
@@ -262,12 +337,7 @@ impl Bus {
             .collect()
     }
 
-    fn with(
-        &self,
-        index: usize,
-        vm: &Vm,
-        action: impl FnOnce(&mut VirtioDevice) -> Outcome,
-    ) -> Done {
+    fn with(&self, index: usize, action: impl FnOnce(&mut VirtioDevice) -> Outcome) -> Done {
         let slot = &self.devices[index];
         let mut device = self.lock(index);
         let mut ready = slot.ready.swap(0, Ordering::SeqCst);
@@ -279,7 +349,7 @@ impl Bus {
         let again_at = outcome.again_at.map_or(NEVER, |moment| moment.0);
         slot.again_at.store(again_at, Ordering::Relaxed);
         slot.active.store(device.is_active(), Ordering::Release);
-        let changed = device.publish_state(vm.system().device_state(index));
+        let notify = self.tell(index, &mut device, outcome.notify);
         if outcome.ignored {
             self.ignore();
         }
@@ -294,7 +364,7 @@ impl Bus {
             }
         }
         Done {
-            notify: outcome.notify || changed,
+            notify,
             unfinished: DeviceSet(u32::from(outcome.more) << index),
             attend: outcome.again_at.is_some()
                 || outcome.waiting && !slot.attended.load(Ordering::Acquire),
@@ -313,7 +383,7 @@ impl Bus {
     }
 
     fn find(&self, address: u64) -> Option<(usize, u64)> {
-        let offset = address.checked_sub(low::DEVICES)?;
+        let offset = address.checked_sub(self.base)?;
         let index = (offset / DEVICE_WINDOW_SIZE) as usize;
         (index < self.devices.len()).then_some((index, offset % DEVICE_WINDOW_SIZE))
     }

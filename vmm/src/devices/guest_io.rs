@@ -232,7 +232,7 @@ mod tests {
             start: RAM_BASE,
             len: 1 << 20,
         };
-        GuestRam::new(range, Range::default(), RAM_BASE + 0x1000).unwrap()
+        GuestRam::new(&[range], Range::default(), RAM_BASE + 0x1000).unwrap()
     }
 
     fn buffer(offset: u64, len: u32) -> Buffer {

@@ -6,6 +6,8 @@
 //! where KVM itself runs in a virtual machine, and took 0.4 ms of a start of 1.5 ms. What KVM does
 //! not support is found out by trying, on the first vCPU (see [`Processor::negotiate`]).
 
+pub mod legacy;
+
 use std::arch::x86_64::__cpuid_count;
 
 use kvm_bindings::{

@@ -1,9 +1,9 @@
-//! A sliver's memory: RAM, which devices may reach, and the system area, which they may not.
+//! A sliver's RAM, as its devices see it.
 //!
-//! Both are private anonymous mappings; RAM is aligned to 2 MiB and asks for huge pages where its
-//! layout says so, because on some hosts the first touch of a small page costs ten times as much
-//! per byte. Devices see RAM through [`GuestRam`], which refuses to write below the image's first
-//! writable segment: a descriptor cannot name text, read-only data or page tables.
+//! One private anonymous mapping, aligned to 2 MiB, that asks for huge pages where its layout says
+//! so, because on some hosts the first touch of a small page costs ten times as much per byte.
+//! [`GuestRam`] refuses devices' writes below an address: for a native image its first writable
+//! segment, so that a descriptor cannot name text, read-only data or page tables.
 #![allow(
     unsafe_code,
     reason = "maps memory and hands it to KVM and to vm-memory"
@@ -12,14 +12,9 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
-use slice_abi::clock::ClockRecord;
-use slice_abi::device::DeviceState;
-use slice_abi::fault::FaultRecord;
-use slice_abi::info::{MAX_DEVICES, Range};
+use rustix::mm::{Advice, madvise};
+use slice_abi::info::Range;
 use slice_abi::layout::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use vm_memory::bitmap::BS;
 use vm_memory::guest_memory::{Error as GuestMemoryError, GuestMemorySliceIterator, Result};
@@ -28,13 +23,7 @@ use vm_memory::{
     MmapRegion, Permissions,
 };
 
-/// Guest memory could not be had.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot map {bytes} bytes of guest memory: {source}")]
-pub struct MapError {
-    bytes: u64,
-    source: io::Error,
-}
+use super::mapping::{MapError, Mapping};
 
 /// Memory could not be given back to the host.
 #[derive(Debug, thiserror::Error)]
@@ -44,107 +33,86 @@ pub struct DiscardError {
     source: io::Error,
 }
 
-/// A private anonymous mapping, unmapped when dropped.
-#[derive(Debug)]
-struct Mapping {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: the mapping is plain memory that belongs to this value; the pointer is not tied to a
-// thread, and every access through it is volatile or atomic (the guest writes there, too).
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    /// Maps `len` bytes on a boundary of `align`, which is a power of two of whole pages.
-    fn new(len: usize, align: usize) -> io::Result<Self> {
-        let room = len.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
-        let start = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                room,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )?
-        } as usize;
-        let aligned = start.next_multiple_of(align);
-        let (head, tail) = (aligned - start, start + room - aligned - len);
-        for (at, bytes) in [(start, head), (aligned + len, tail)] {
-            if bytes > 0 {
-                // SAFETY: these are the unused ends of the mapping made above.
-                unsafe { munmap(at as *mut _, bytes)? };
-            }
-        }
-        let start = NonNull::new(aligned as *mut u8).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, len })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and whoever could still use it borrows from `self`. KVM's
-        // use of it ends with the VM, which the owner of both drops first.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
-    }
-}
-
 /// The sliver's RAM as its devices see it: [`GuestMemory`] with permissions.
 #[derive(Debug)]
 pub struct GuestRam {
     memory: GuestMemoryMmap,
     mapping: Mapping,
-    base: u64,
+    parts: Vec<Part>,
     writable_from: u64,
 }
 
+/// A range of guest addresses, and where in this process it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// The guest's addresses.
+    pub guest: Range,
+    /// Address in this process.
+    pub host: u64,
+}
+
 impl GuestRam {
-    /// Maps `ram`, with huge pages in `large`, writable to devices from `writable_from` on.
+    /// Maps `ranges`, which ascend and lie on boundaries of 2 MiB, with huge pages in `large`,
+    /// writable to devices from `writable_from` on.
     pub fn new(
-        ram: Range,
+        ranges: &[Range],
         large: Range,
         writable_from: u64,
     ) -> std::result::Result<Self, MapError> {
-        let error = |source| MapError {
-            bytes: ram.len,
-            source,
-        };
-        let len = usize::try_from(ram.len).map_err(|e| error(io::Error::other(e)))?;
+        let bytes = ranges.iter().map(|range| range.len).sum();
+        let error = |source| MapError { bytes, source };
+        let len = usize::try_from(bytes).map_err(|e| error(io::Error::other(e)))?;
         let mapping = Mapping::new(len, LARGE_PAGE_SIZE as usize).map_err(error)?;
-        let inside = large.start >= ram.start && large.end() <= ram.end();
-        if large.len > 0 && inside {
-            let at = mapping
-                .start
-                .as_ptr()
-                .wrapping_add((large.start - ram.start) as usize);
-            // A host without huge pages refuses; small ones serve as well, only slower.
-            // SAFETY: `large` lies within `ram` (checked), all of which was just mapped; the advice changes
-            // how the memory is backed, not what it holds.
-            let _ = unsafe { madvise(at.cast(), large.len as usize, Advice::LinuxHugepage) };
+        let mut host = mapping.start.as_ptr() as u64;
+        let mut parts = Vec::with_capacity(ranges.len());
+        let mut regions = Vec::with_capacity(ranges.len());
+        for &guest in ranges {
+            parts.push(Part { guest, host });
+            regions.push(region(guest, host).map_err(error)?);
+            host += guest.len;
         }
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: the region is exactly the mapping above, which lives as long as `self`, and
-        // nobody gets the region without borrowing `self`.
-        let region = unsafe { MmapRegion::build_raw(mapping.start.as_ptr(), len, prot, flags) }
-            .map_err(|e| error(io::Error::other(e)))?;
-        let memory = GuestRegionMmap::new(region, GuestAddress(ram.start))
-            .ok_or(())
-            .and_then(|region| GuestMemoryMmap::from_regions(vec![region]).map_err(|_| ()))
-            .map_err(|()| error(io::ErrorKind::InvalidInput.into()))?;
-        Ok(Self {
+        let memory = GuestMemoryMmap::from_regions(regions)
+            .map_err(|e| error(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
+        let ram = Self {
             memory,
             mapping,
-            base: ram.start,
+            parts,
             writable_from,
-        })
+        };
+        if large.len > 0
+            && let Some(at) = ram.host_address(large)
+        {
+            // A host without huge pages refuses; small ones serve as well, only slower.
+            // SAFETY: `large` lies within RAM (checked), all of which was just mapped; the advice
+            // changes how the memory is backed, not what it holds.
+            let _ = unsafe { madvise(at as *mut _, large.len as usize, Advice::LinuxHugepage) };
+        }
+        Ok(ram)
     }
 
-    /// Address in this process and length, for KVM.
+    /// Its parts, ascending, for KVM.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Address in this process and length of all of it.
     pub fn host_range(&self) -> (u64, u64) {
         (self.mapping.start.as_ptr() as u64, self.mapping.len as u64)
+    }
+
+    /// The memory without permissions, for loaders: a device must not have it.
+    pub fn backend(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    /// Where in this process a range of guest addresses is, if it lies in one part.
+    fn host_address(&self, range: Range) -> Option<u64> {
+        let end = range.start.checked_add(range.len)?;
+        let part = self
+            .parts
+            .iter()
+            .find(|part| range.start >= part.guest.start && end <= part.guest.end())?;
+        Some(part.host + (range.start - part.guest.start))
     }
 
     /// Writes wherever in RAM, for the loader and the debugger.
@@ -175,17 +143,14 @@ impl GuestRam {
         if len == 0 {
             return Ok(0);
         }
-        let at = self
-            .mapping
-            .start
-            .as_ptr()
-            .wrapping_add((first - self.base) as usize);
-        // SAFETY: the pages lie inside the mapping: `range` does (checked), and so do the whole
-        // pages in it, because the mapping's guest address, `base`, is a multiple of the page size
-        // as its address here is. The mapping is private and anonymous: nothing but its contents
-        // is lost, which is what devices and the guest may write at any moment. No reference to
-        // guest memory exists anywhere, only volatile and atomic accesses by address.
-        unsafe { madvise(at.cast(), len as usize, Advice::LinuxDontNeed) }
+        let pages = Range { start: first, len };
+        let at = self.host_address(pages).ok_or_else(outside)?;
+        // SAFETY: the pages lie inside the mapping (`host_address` found them there), and `at` is a
+        // multiple of the page size because each part's addresses, the guest's and ours, are. The
+        // mapping is private and anonymous: nothing but its contents is lost, which is what devices
+        // and the guest may write at any moment. No reference to guest memory exists anywhere, only
+        // volatile and atomic accesses by address.
+        unsafe { madvise(at as *mut _, len as usize, Advice::LinuxDontNeed) }
             .map_err(|errno| error(errno.into()))?;
         Ok(len)
     }
@@ -193,12 +158,21 @@ impl GuestRam {
     /// Calls `visit` with the guest address and length of each run of pages that may hold
     /// something, ascending: those in memory and those swapped out (proc_pid_pagemap(5)).
     pub fn for_each_backed(&self, mut visit: impl FnMut(u64, u64)) -> io::Result<()> {
+        let pagemap = File::open("/proc/self/pagemap")?;
+        for part in &self.parts {
+            part.for_each_backed(&pagemap, &mut visit)?;
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    fn for_each_backed(&self, pagemap: &File, visit: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
         const CHUNK_PAGES: usize = 16 << 10;
         const ENTRY: usize = 8;
         const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
-        let pagemap = File::open("/proc/self/pagemap")?;
-        let first = self.mapping.start.as_ptr() as u64 / PAGE_SIZE;
-        let pages = self.mapping.len.div_ceil(PAGE_SIZE as usize);
+        let first = self.host / PAGE_SIZE;
+        let pages = self.guest.len.div_ceil(PAGE_SIZE) as usize;
         let mut entries = vec![0; CHUNK_PAGES.min(pages) * ENTRY];
         for chunk in (0..pages).step_by(CHUNK_PAGES) {
             let count = CHUNK_PAGES.min(pages - chunk);
@@ -213,13 +187,26 @@ impl GuestRam {
             let mut page = chunk as u64;
             for run in backed.chunk_by(|a, b| a == b) {
                 if run[0] {
-                    visit(self.base + page * PAGE_SIZE, run.len() as u64 * PAGE_SIZE);
+                    let at = self.guest.start + page * PAGE_SIZE;
+                    visit(at, run.len() as u64 * PAGE_SIZE);
                 }
                 page += run.len() as u64;
             }
         }
         Ok(())
     }
+}
+
+/// The memory of a part as vm-memory has it.
+fn region(guest: Range, host: u64) -> io::Result<GuestRegionMmap> {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: the region is a part of the mapping of the `GuestRam` that is being made, which holds
+    // both, and nobody gets the region without borrowing that.
+    let region = unsafe { MmapRegion::build_raw(host as *mut u8, guest.len as usize, prot, flags) }
+        .map_err(io::Error::other)?;
+    GuestRegionMmap::new(region, GuestAddress(guest.start))
+        .ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 impl GuestMemory for GuestRam {
@@ -245,123 +232,6 @@ impl GuestMemory for GuestRam {
     }
 }
 
-/// Memory of the guest's machine that is not its RAM: the pages it may only read, the supervisor's
-/// structures, the page tables. Mapped into the guest by page tables, unknown to devices.
-#[derive(Debug)]
-pub struct SystemArea {
-    mapping: Mapping,
-}
-
-/// Offsets in the system area; the page tables follow the vCPU pages.
-pub mod system {
-    /// The info page.
-    pub const INFO: u64 = 0x0000;
-    /// The arguments.
-    pub const ARGS: u64 = 0x1000;
-    /// The quota page.
-    pub const QUOTA: u64 = 0x2000;
-    /// The clock record.
-    pub const CLOCK: u64 = 0x3000;
-    /// Descriptor tables.
-    pub const TABLES: u64 = 0x4000;
-    /// Exception stubs.
-    pub const STUBS: u64 = 0x5000;
-    /// The device states.
-    pub const STATES: u64 = 0x6000;
-    /// The first vCPU page.
-    pub const VCPU: u64 = 0x7000;
-}
-
-impl SystemArea {
-    /// Maps `pages` pages.
-    pub fn new(pages: usize) -> std::result::Result<Self, MapError> {
-        let bytes = pages as u64 * PAGE_SIZE;
-        let mapping = Mapping::new(bytes as usize, PAGE_SIZE as usize)
-            .map_err(|source| MapError { bytes, source })?;
-        Ok(Self { mapping })
-    }
-
-    /// Address in this process and length, for KVM.
-    pub fn host_range(&self) -> (u64, u64) {
-        (self.mapping.start.as_ptr() as u64, self.mapping.len as u64)
-    }
-
-    /// Copies bytes in, in words of eight; the last is filled up with zeros.
-    ///
-    /// # Panics
-    /// If they do not fit or `offset` is not a multiple of eight: the layout is the monitor's own.
-    pub fn write(&self, offset: u64, bytes: &[u8]) {
-        let offset = offset as usize;
-        let room = bytes.len().next_multiple_of(8);
-        assert!(offset.is_multiple_of(8));
-        assert!(
-            offset
-                .checked_add(room)
-                .is_some_and(|end| end <= self.mapping.len)
-        );
-        for (i, chunk) in bytes.chunks(8).enumerate() {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            // SAFETY: the word lies inside the mapping and is aligned (both asserted), and all
-            // access to this memory is atomic or volatile.
-            let target = unsafe {
-                AtomicU64::from_ptr(self.mapping.start.as_ptr().add(offset + i * 8).cast())
-            };
-            target.store(u64::from_ne_bytes(word), Ordering::Relaxed);
-        }
-    }
-
-    /// The clock record.
-    pub fn clock(&self) -> &ClockRecord {
-        // SAFETY: the record lies inside the mapping, aligned to a page, was zeroed (a valid
-        // value) by the kernel, and is made of atomics, which others may read at the same time.
-        // The reference lives no longer than the mapping.
-        unsafe {
-            &*self
-                .mapping
-                .start
-                .as_ptr()
-                .add(system::CLOCK as usize)
-                .cast()
-        }
-    }
-
-    /// The state of device `index` that the guest reads.
-    pub fn device_state(&self, index: usize) -> &DeviceState {
-        assert!(index < MAX_DEVICES);
-        // SAFETY: the states fill their page of the mapping (asserted in the ABI), which was zeroed
-        // (a valid value) by the kernel, and are made of atomics, which others may read at the same
-        // time. The reference lives no longer than the mapping.
-        unsafe {
-            &*self
-                .mapping
-                .start
-                .as_ptr()
-                .add(system::STATES as usize)
-                .cast::<DeviceState>()
-                .add(index)
-        }
-    }
-
-    /// The record of an exception of vCPU `index`, read once its stub has reported.
-    pub fn fault_record(&self, index: usize) -> FaultRecord {
-        let offset = system::VCPU
-            + index as u64 * PAGE_SIZE
-            + crate::boot::slice::platform::FAULT_RECORD_OFFSET;
-        assert!(offset as usize + size_of::<FaultRecord>() <= self.mapping.len);
-        // SAFETY: the record lies inside the mapping (asserted), on a multiple of 8, and any bytes
-        // are a valid record. The vCPU that wrote it has left the guest.
-        unsafe {
-            self.mapping
-                .start
-                .as_ptr()
-                .add(offset as usize)
-                .cast::<FaultRecord>()
-                .read_volatile()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,7 +243,7 @@ mod tests {
             len: 4 << 20,
         };
         GuestRam::new(
-            range,
+            &[range],
             Range {
                 start: RAM_BASE + (2 << 20),
                 len: 2 << 20,
@@ -415,6 +285,24 @@ mod tests {
                 "{address:#x}"
             );
         }
+    }
+
+    #[test]
+    fn what_spans_a_hole_cannot_be_reached() {
+        let range = |start, len| Range { start, len };
+        let ranges = [range(0, 4 << 20), range(1 << 32, 2 << 20)];
+        let ram = GuestRam::new(&ranges, range(0, 0), 0).unwrap();
+        ram.write_any(&[7; 8192], (4 << 20) - 8192).unwrap();
+        ram.write_any(&[8; 8192], 1 << 32).unwrap();
+        let reach = |start, len| ram.check_range(GuestAddress(start), len, Permissions::Write);
+        assert!(reach((4 << 20) - 1, 1) && reach(1 << 32, 2 << 20));
+        assert!(!reach((4 << 20) - 1, 2) && !reach((1 << 32) - 1, 2) && !reach(1 << 31, 1));
+        assert_eq!(ram.discard(range(1 << 32, 4096)).unwrap(), 4096);
+        assert!(ram.discard(range((4 << 20) - 4096, 8192)).is_err());
+        let mut runs = Vec::new();
+        ram.for_each_backed(|at, len| runs.push((at, len))).unwrap();
+        assert_eq!(runs, [((4 << 20) - 8192, 8192), ((1 << 32) + 4096, 4096)]);
+        assert_eq!(ram.read_obj::<u8>(GuestAddress((4 << 20) - 1)).unwrap(), 7);
     }
 
     #[test]
@@ -473,23 +361,5 @@ mod tests {
         assert_eq!(runs(), []);
         ram.write_any(&[1; 0x1800], RAM_BASE + 0x5000).unwrap();
         assert_eq!(runs(), [(RAM_BASE + 0x5000, 0x2000)]);
-    }
-
-    #[test]
-    fn words_are_filled_up_with_zeros() {
-        let area = SystemArea::new(1).unwrap();
-        area.write(16, &[0xff; 16]);
-        area.write(16, &[1, 2, 3]);
-        // SAFETY: the bytes lie inside the mapping, and nobody else knows of it.
-        let bytes = unsafe {
-            area.mapping
-                .start
-                .as_ptr()
-                .add(16)
-                .cast::<[u8; 16]>()
-                .read_volatile()
-        };
-        assert_eq!(bytes[..8], [1, 2, 3, 0, 0, 0, 0, 0]);
-        assert_eq!(bytes[8..], [0xff; 8]);
     }
 }

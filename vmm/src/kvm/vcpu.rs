@@ -1,9 +1,11 @@
 //! One vCPU: its state at entry, entering the guest, and its registers.
 
+mod legacy;
+
 use std::io;
 use std::sync::Arc;
 
-use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{CpuId, kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::cpuid::Processor;
@@ -45,7 +47,7 @@ pub struct Vcpu {
 impl Vcpu {
     /// Creates vCPU 0 at the entry of an image, and finds out on it what of `processor` KVM allows.
     pub fn first(vm: &Vm, processor: &mut Processor, entry: &Entry) -> Result<Self, KvmError> {
-        let vcpu = Self::create(vm, processor, 0)?;
+        let vcpu = Self::create(vm, &processor.cpuid(0)?, 0)?;
         let mut sregs = vcpu.system_registers(entry)?;
         processor.negotiate(&vcpu.fd, &mut sregs)?;
         vcpu.enter_at(entry)?;
@@ -59,15 +61,15 @@ impl Vcpu {
         index: usize,
         entry: &Entry,
     ) -> Result<Self, KvmError> {
-        let vcpu = Self::create(vm, processor, index)?;
+        let vcpu = Self::create(vm, &processor.cpuid(index)?, index)?;
         processor.apply(&vcpu.fd, &mut vcpu.system_registers(entry)?)?;
         vcpu.enter_at(entry)?;
         Ok(vcpu)
     }
 
-    fn create(vm: &Vm, processor: &Processor, index: usize) -> Result<Self, KvmError> {
+    fn create(vm: &Vm, cpuid: &CpuId, index: usize) -> Result<Self, KvmError> {
         let (fd, memory) = vm.create_vcpu(index)?;
-        fd.set_cpuid2(&processor.cpuid(index)?)
+        fd.set_cpuid2(cpuid)
             .map_err(KvmError::call("KVM_SET_CPUID2"))?;
         tsc::share_host_tsc(&fd).map_err(|source| KvmError::Call {
             call: "KVM_SET_DEVICE_ATTR (TSC offset)",

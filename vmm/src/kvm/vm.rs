@@ -1,5 +1,6 @@
 //! A virtual machine: opening KVM, creating the VM, giving it memory. No interrupt controller, no
 //! timer: a native sliver needs neither, and both cost milliseconds and unaccounted host threads.
+//! What a legacy sliver has instead is in [`interrupts`](super::interrupts).
 #![allow(unsafe_code, reason = "registers memory with KVM")]
 
 use std::fs::OpenOptions;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use kvm_bindings::{KVM_API_VERSION, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
-use super::memory::{GuestRam, SystemArea};
+use super::memory::GuestRam;
+use super::system::SystemArea;
 
 /// What KVM refused.
 #[derive(Debug, thiserror::Error)]
@@ -70,11 +72,10 @@ pub fn open() -> Result<Kvm, KvmError> {
 
 /// The memory of a VM, kept for as long as anything could run in it.
 #[derive(Debug)]
-pub struct Memory {
-    /// The guest's RAM.
-    pub ram: GuestRam,
-    /// The rest of its machine.
-    pub system: SystemArea,
+pub(super) struct Memory {
+    ram: GuestRam,
+    /// A native guest's.
+    _system: Option<Arc<SystemArea>>,
 }
 
 /// A VM with its memory. Memory goes in before any vCPU exists: a slot set after an in-kernel
@@ -86,19 +87,22 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Creates a VM with its RAM at `ram_base` and its system area at `system_base`.
+    /// Creates a VM with this RAM, and a native guest's with its system area at an address.
     pub fn new(
         kvm: &Kvm,
-        memory: Memory,
-        ram_base: u64,
-        system_base: u64,
+        ram: GuestRam,
+        system: Option<(Arc<SystemArea>, u64)>,
     ) -> Result<Self, KvmError> {
         let fd = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
-        let slots = [
-            (memory.ram.host_range(), ram_base),
-            (memory.system.host_range(), system_base),
-        ];
-        for (slot, ((host, len), guest)) in slots.into_iter().enumerate() {
+        let parts = ram.parts().iter();
+        let mut slots: Vec<_> = parts
+            .map(|part| (part.guest.start, part.host, part.guest.len))
+            .collect();
+        if let Some((area, base)) = &system {
+            let (host, len) = area.host_range();
+            slots.push((*base, host, len));
+        }
+        for (slot, (guest, host, len)) in slots.into_iter().enumerate() {
             let region = kvm_userspace_memory_region {
                 slot: slot as u32,
                 flags: 0,
@@ -111,7 +115,10 @@ impl Vm {
             unsafe { fd.set_user_memory_region(region) }
                 .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))?;
         }
-        let memory = Arc::new(memory);
+        let memory = Arc::new(Memory {
+            ram,
+            _system: system.map(|(area, _)| area),
+        });
         Ok(Self { fd, memory })
     }
 
@@ -129,8 +136,8 @@ impl Vm {
         &self.memory.ram
     }
 
-    /// The system area.
-    pub fn system(&self) -> &SystemArea {
-        &self.memory.system
+    /// KVM's handle.
+    pub(super) fn fd(&self) -> &VmFd {
+        &self.fd
     }
 }

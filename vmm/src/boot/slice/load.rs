@@ -12,12 +12,15 @@ use slice_abi::info::{
 use slice_abi::layout::PAGE_SIZE;
 use slice_abi::vcpu::VcpuBlock;
 
+use super::elf::NativeImage;
 use super::layout::{Layout, low};
 use super::paging::{PageTables, Protection};
 use super::platform;
-use crate::boot::image::{Image, ReadAt};
+use crate::boot::image::{ImageFile, ReadAt};
 use crate::kvm::cpuid::Processor;
-use crate::kvm::memory::{GuestRam, SystemArea, system};
+use crate::kvm::mapping::MapError;
+use crate::kvm::memory::GuestRam;
+use crate::kvm::system::{SystemArea, offset};
 use crate::kvm::vcpu::Entry;
 use crate::spec::SliverSpec;
 
@@ -33,13 +36,14 @@ pub struct LoadError {
 ///
 /// `go_on` is asked between pieces: a start may be given up while a large image loads.
 pub fn load_segments(
-    image: &Image,
+    image: &NativeImage,
+    file: &ImageFile,
     ram: &GuestRam,
     go_on: impl Fn() -> bool,
 ) -> Result<(), LoadError> {
     const CHUNK: usize = 256 << 10;
     let mut buffer = Vec::new();
-    for (index, segment) in image.native().segments().iter().enumerate() {
+    for (index, segment) in image.segments().iter().enumerate() {
         let error = |source| LoadError { index, source };
         let mut done = 0;
         while done < segment.file_len {
@@ -48,9 +52,7 @@ pub fn load_segments(
             }
             let len = (segment.file_len - done).min(CHUNK as u64) as usize;
             buffer.resize(len, 0);
-            image
-                .file()
-                .read_exact_at(&mut buffer, segment.file_offset + done)
+            file.read_exact_at(&mut buffer, segment.file_offset + done)
                 .map_err(error)?;
             ram.write_any(&buffer, segment.address + done)
                 .map_err(|e| error(io::Error::other(e)))?;
@@ -61,13 +63,12 @@ pub fn load_segments(
 }
 
 /// Where devices may write: from the image's first writable segment on.
-pub fn writable_from(image: &Image) -> u64 {
+pub fn writable_from(image: &NativeImage) -> u64 {
     let writable = image
-        .native()
         .segments()
         .iter()
         .find(|s| s.access & access::WRITE != 0);
-    writable.map_or(image.native().pages().1, |s| s.pages().0)
+    writable.map_or(image.pages().1, |s| s.pages().0)
 }
 
 /// What the guest is told of its devices.
@@ -82,19 +83,19 @@ pub struct DeviceTable {
 /// Makes the system area: the supervisor's structures, the page tables, and room for what the
 /// guest may read (see [`write_info`]).
 pub fn system_area(
-    image: &Image,
+    image: &NativeImage,
     layout: &Layout,
     devices: usize,
-) -> Result<SystemArea, crate::kvm::memory::MapError> {
+) -> Result<SystemArea, MapError> {
     let tables = page_tables(image, layout, devices);
     let tables_offset = tables_offset(layout);
     let pages = (tables_offset / PAGE_SIZE) as usize + tables.pages().len();
     let area = SystemArea::new(pages)?;
-    area.write(system::TABLES, &platform::tables_page());
-    area.write(system::STUBS, &platform::stubs_page());
+    area.write(offset::TABLES, &platform::tables_page());
+    area.write(offset::STUBS, &platform::stubs_page());
     for index in 0..layout.vcpus() {
         area.write(
-            system::VCPU + index as u64 * PAGE_SIZE,
+            offset::VCPU + index as u64 * PAGE_SIZE,
             &platform::task_state(index),
         );
     }
@@ -109,25 +110,25 @@ pub fn system_area(
 pub fn write_info(
     area: &SystemArea,
     spec: &SliverSpec,
-    image: &Image,
+    image: &NativeImage,
     layout: &Layout,
     processor: &Processor,
     devices: &DeviceTable,
 ) {
     let info = info_page(spec, image, layout, processor, devices);
-    area.write(system::INFO, &encode_info(&info));
+    area.write(offset::INFO, &encode_info(&info));
     let args: Vec<u8> = spec
         .args()
         .iter()
         .flat_map(|arg| arg.bytes().chain(std::iter::once(0)))
         .collect();
-    area.write(system::ARGS, &args);
+    area.write(offset::ARGS, &args);
 }
 
 /// The state in which vCPU `index` starts; also writes the block at the top of its stack.
 pub fn prepare_vcpu(
     index: usize,
-    image: &Image,
+    image: &NativeImage,
     layout: &Layout,
     ram: &GuestRam,
 ) -> io::Result<Entry> {
@@ -137,7 +138,7 @@ pub fn prepare_vcpu(
     ram.write_any(&bytes, block.this)
         .map_err(io::Error::other)?;
     Ok(Entry {
-        rip: image.native().entry(),
+        rip: image.entry(),
         rsp: block.stack_top,
         rdi: low::INFO,
         rsi: index as u64,
@@ -160,25 +161,25 @@ pub fn vcpu_block(layout: &Layout, index: usize) -> VcpuBlock {
 }
 
 fn tables_offset(layout: &Layout) -> u64 {
-    system::VCPU + layout.vcpus() as u64 * PAGE_SIZE
+    offset::VCPU + layout.vcpus() as u64 * PAGE_SIZE
 }
 
-fn page_tables(image: &Image, layout: &Layout, devices: usize) -> PageTables {
+fn page_tables(image: &NativeImage, layout: &Layout, devices: usize) -> PageTables {
     let base = layout.system_base();
     let mut tables = PageTables::new(base + tables_offset(layout));
     for (virt, offset, protection) in [
-        (low::INFO, system::INFO, Protection::USER_READ),
-        (low::ARGS, system::ARGS, Protection::USER_READ),
-        (low::QUOTA, system::QUOTA, Protection::USER_READ),
-        (low::CLOCK, system::CLOCK, Protection::USER_READ),
-        (low::STATES, system::STATES, Protection::USER_READ),
-        (low::TABLES, system::TABLES, Protection::SUPERVISOR_READ),
-        (low::STUBS, system::STUBS, Protection::SUPERVISOR_EXECUTE),
+        (low::INFO, offset::INFO, Protection::USER_READ),
+        (low::ARGS, offset::ARGS, Protection::USER_READ),
+        (low::QUOTA, offset::QUOTA, Protection::USER_READ),
+        (low::CLOCK, offset::CLOCK, Protection::USER_READ),
+        (low::STATES, offset::STATES, Protection::USER_READ),
+        (low::TABLES, offset::TABLES, Protection::SUPERVISOR_READ),
+        (low::STUBS, offset::STUBS, Protection::SUPERVISOR_EXECUTE),
     ] {
         tables.map(virt, base + offset, protection);
     }
     for index in 0..layout.vcpus() {
-        let offset = system::VCPU + index as u64 * PAGE_SIZE;
+        let offset = offset::VCPU + index as u64 * PAGE_SIZE;
         tables.map(
             platform::vcpu_page(index),
             base + offset,
@@ -191,7 +192,7 @@ fn page_tables(image: &Image, layout: &Layout, devices: usize) -> PageTables {
         let window = device_window(index);
         tables.map(window, window, Protection::USER_WINDOW);
     }
-    for segment in image.native().segments() {
+    for segment in image.segments() {
         let protection = match segment.access {
             bits if bits & access::EXECUTE != 0 => Protection::USER_EXECUTE,
             bits if bits & access::WRITE != 0 => Protection::USER_WRITE,
@@ -226,14 +227,14 @@ pub fn device_window(index: usize) -> u64 {
 
 fn info_page(
     spec: &SliverSpec,
-    image: &Image,
+    image: &NativeImage,
     layout: &Layout,
     processor: &Processor,
     devices: &DeviceTable,
 ) -> InfoPage {
     let DeviceTable { entries, nets } = devices;
     let mut memory = [MemoryRange::default(); MAX_MEMORY_RANGES];
-    let segments = image.native().segments();
+    let segments = image.segments();
     for (entry, segment) in memory.iter_mut().zip(segments) {
         let (start, end) = segment.pages();
         let range = Range {

@@ -10,7 +10,7 @@ use slice_abi::device::{CONFIG_BYTES, DeviceEntry, DeviceState, TAG_BYTES};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::backend::{Backend, Fault, Identity, Nanos, Order, Progress, Queues, Source};
-use super::mmio::{Effect, Transport, register};
+use super::mmio::{Effect, Transport, interrupt, register};
 use super::queue::RunningQueue;
 use crate::control::proto::DeviceStatus;
 use crate::kvm::memory::GuestRam;
@@ -29,6 +29,8 @@ pub struct VirtioDevice {
     draining: bool,
     config: Vec<u8>,
     generation: u32,
+    /// Of which configuration, and of which fault, the driver was told by an interrupt.
+    told: (u32, u64),
     doorbells: u64,
     batches: u64,
     faults: u64,
@@ -66,6 +68,7 @@ impl VirtioDevice {
             draining: false,
             // Memory starts with 0: the first publication writes the configuration.
             generation: 1,
+            told: (1, 0),
             doorbells: 0,
             batches: 0,
             faults: 0,
@@ -281,6 +284,29 @@ impl VirtioDevice {
             self.config.extend(self.backend.config());
             self.generation = self.generation.wrapping_add(1);
         }
+    }
+
+    /// What a driver that takes interrupts is to be told: whether there is one, for used buffers if
+    /// `used`, or for a change of the configuration or a fault of the device since it was last told.
+    pub fn interrupt(&mut self, used: bool) -> bool {
+        let told = std::mem::replace(&mut self.told, (self.generation, self.faults));
+        if !self.transport.is_driven() {
+            return false;
+        }
+        let mut bits = 0;
+        if used {
+            bits |= interrupt::USED_BUFFER;
+        }
+        if told != self.told {
+            bits |= interrupt::CONFIGURATION_CHANGE;
+        }
+        self.transport.raise(bits);
+        bits != 0
+    }
+
+    /// Type of the device.
+    pub fn id(&self) -> u32 {
+        self.identity.id
     }
 
     /// Brings what the guest reads in memory up to date; whether anything changed.

@@ -45,6 +45,13 @@ pub mod status {
     pub const FAILED: u32 = 128;
 }
 
+/// Bits of the interrupt status (virtio 1.2, 4.2.2).
+#[allow(missing_docs, reason = "named as in the standard")]
+pub mod interrupt {
+    pub const USED_BUFFER: u32 = 1;
+    pub const CONFIGURATION_CHANGE: u32 = 2;
+}
+
 /// "virt" in memory order.
 const MAGIC_VALUE: u32 = u32::from_le_bytes(*b"virt");
 /// Not the legacy interface.
@@ -78,6 +85,7 @@ pub struct Transport {
     driver_features_sel: u32,
     queue_sel: u32,
     status: u32,
+    interrupt_status: u32,
     /// The driver has asked for a reset that is not done yet.
     resetting: bool,
 }
@@ -97,6 +105,7 @@ impl Transport {
             driver_features_sel: 0,
             queue_sel: 0,
             status: 0,
+            interrupt_status: 0,
             resetting: false,
         }
     }
@@ -128,6 +137,16 @@ impl Transport {
             && self.status & (status::NEEDS_RESET | status::FAILED) == 0
     }
 
+    /// Whether the driver is up, the device sound or not: before that it takes no interrupts.
+    pub fn is_driven(&self) -> bool {
+        !self.resetting && self.status & status::DRIVER_OK != 0
+    }
+
+    /// Notes for what there is an interrupt, in bits of [`interrupt`].
+    pub fn raise(&mut self, bits: u32) {
+        self.interrupt_status |= bits;
+    }
+
     /// Latches a fault: nothing but a reset helps any more (virtio 1.2, 2.1.2).
     pub fn needs_reset(&mut self) {
         self.status |= status::NEEDS_RESET;
@@ -151,6 +170,7 @@ impl Transport {
             register::DEVICE_FEATURES => half(self.device_features, self.device_features_sel),
             register::QUEUE_NUM_MAX => queue.map_or(0, |q| u32::from(q.max_size())),
             register::QUEUE_READY => queue.map_or(0, |q| u32::from(q.ready)),
+            register::INTERRUPT_STATUS => self.interrupt_status,
             register::STATUS => self.status,
             _ => 0,
         }
@@ -168,7 +188,7 @@ impl Transport {
             register::QUEUE_SEL => self.queue_sel = value,
             register::QUEUE_NOTIFY => return self.notify(value),
             register::STATUS => return self.write_status(value),
-            register::INTERRUPT_ACK => {}
+            register::INTERRUPT_ACK => self.interrupt_status &= !value,
             _ => return self.write_queue(offset, value),
         }
         Effect::None
@@ -345,6 +365,18 @@ mod tests {
         t.write(register::QUEUE_SEL, 9);
         assert_eq!(t.read(register::QUEUE_NUM_MAX), 0);
         assert_eq!(t.write(register::QUEUE_NUM, 4), Effect::Ignored);
+    }
+
+    #[test]
+    fn an_interrupt_is_told_until_it_is_acknowledged_or_the_device_reset() {
+        let mut t = up();
+        t.raise(interrupt::USED_BUFFER | interrupt::CONFIGURATION_CHANGE);
+        assert_eq!(t.read(register::INTERRUPT_STATUS), 3);
+        t.write(register::INTERRUPT_ACK, 0xffff_fffd);
+        assert_eq!(t.read(register::INTERRUPT_STATUS), 2);
+        assert_eq!(t.write(register::STATUS, 0), Effect::Reset);
+        t.finish_reset();
+        assert_eq!(t.read(register::INTERRUPT_STATUS), 0);
     }
 
     #[test]

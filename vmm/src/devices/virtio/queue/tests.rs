@@ -7,7 +7,7 @@ fn ram() -> GuestRam {
         start: RAM_BASE,
         len: 1 << 20,
     };
-    GuestRam::new(range, Range::default(), RAM_BASE + 0x1000).unwrap()
+    GuestRam::new(&[range], Range::default(), RAM_BASE + 0x1000).unwrap()
 }
 
 fn config() -> QueueConfig {

@@ -1,0 +1,89 @@
+//! What a legacy sliver's VM has beside memory: the interrupt controllers of a PC, lines to them,
+//! and doorbells. No in-kernel timer (PIT): its thread's time would be nobody's.
+#![allow(unsafe_code, reason = "hands descriptors over as another crate's type")]
+
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+
+use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap};
+use kvm_ioctls::{IoEventAddress, NoDatamatch};
+use rustix::event::{EventfdFlags, eventfd};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::vm::{KvmError, Vm};
+
+/// The first of KVM's own pages holds its identity map, the others its task state.
+const TASK_STATE_OFFSET: u64 = 0x1000;
+
+/// A line to an interrupt controller.
+#[derive(Debug)]
+pub struct InterruptLine(OwnedFd);
+
+impl InterruptLine {
+    /// A line that leads nowhere, for tests.
+    #[cfg(test)]
+    pub fn loose() -> Self {
+        Self(eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd"))
+    }
+
+    /// Makes an edge on it: an interrupt.
+    pub fn trigger(&self) {
+        // Adding 1 fails only when the counter is full, and then KVM has not yet taken what is there.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+impl Vm {
+    /// Gives the VM its interrupt controllers, and KVM four pages at `kvm_pages` for itself. Comes
+    /// after the memory and before any vCPU.
+    pub fn add_interrupt_controllers(&self, kvm_pages: u64) -> Result<(), KvmError> {
+        let vm = self.fd();
+        vm.set_identity_map_address(kvm_pages)
+            .map_err(KvmError::call("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        vm.set_tss_address((kvm_pages + TASK_STATE_OFFSET) as usize)
+            .map_err(KvmError::call("KVM_SET_TSS_ADDR"))?;
+        vm.create_irq_chip()
+            .map_err(KvmError::call("KVM_CREATE_IRQCHIP"))?;
+        // A vCPU that waits for an interrupt sleeps at once: looking for it would be billed to the
+        // sliver. A KVM without the capability does not look.
+        let _ = vm.enable_cap(&kvm_enable_cap {
+            cap: KVM_CAP_HALT_POLL,
+            ..Default::default()
+        });
+        Ok(())
+    }
+
+    /// A line to input `gsi` of the I/O APIC.
+    pub fn interrupt_line(&self, gsi: u32) -> Result<InterruptLine, KvmError> {
+        let (line, handle) = event()?;
+        self.fd()
+            .register_irqfd(&handle, gsi)
+            .map_err(KvmError::call("KVM_IRQFD"))?;
+        Ok(InterruptLine(line))
+    }
+
+    /// A descriptor that becomes ready when the guest writes to `address`, whatever and how wide:
+    /// the vCPU goes on.
+    pub fn doorbell(&self, address: u64) -> Result<OwnedFd, KvmError> {
+        let (doorbell, handle) = event()?;
+        self.fd()
+            .register_ioevent(&handle, &IoEventAddress::Mmio(address), NoDatamatch)
+            .map_err(KvmError::call("KVM_IOEVENTFD"))?;
+        Ok(doorbell)
+    }
+}
+
+/// An eventfd, and the same one once more to hand to KVM, which keeps it open for itself.
+fn event() -> Result<(OwnedFd, EventFd), KvmError> {
+    let error = |source: io::Error| KvmError::Call {
+        call: "eventfd",
+        source,
+    };
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|errno| error(errno.into()))?;
+    let again = event.try_clone().map_err(error)?;
+    // SAFETY: the descriptor is an eventfd's, was just duplicated, and its ownership goes to the
+    // new value.
+    let handle = unsafe { EventFd::from_raw_fd(again.into_raw_fd()) };
+    Ok((event, handle))
+}
