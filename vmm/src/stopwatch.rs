@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-
+use crate::attend::now;
 use crate::kvm::tsc::host_tsc;
 
 /// A stopwatch that may have been started by the parent process.
@@ -18,9 +17,7 @@ pub struct Stopwatch {
 impl Stopwatch {
     /// Starts now; `spawned_at` is `CLOCK_MONOTONIC` in nanoseconds when the parent began.
     pub fn start(spawned_at: Option<u64>) -> Self {
-        let now = clock_gettime(ClockId::Monotonic);
-        let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        let before = spawned_at.map_or(0, |at| now_ns.saturating_sub(at));
+        let before = spawned_at.map_or(0, |at| now().0.saturating_sub(at));
         Self {
             started: Instant::now(),
             before: Duration::from_nanos(before),
@@ -57,9 +54,7 @@ mod tests {
 
     #[test]
     fn what_passed_before_counts() {
-        let now = clock_gettime(ClockId::Monotonic);
-        let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-        let watch = Stopwatch::start(Some(now_ns - 5_000_000));
+        let watch = Stopwatch::start(Some(now().0 - 5_000_000));
         assert!(watch.before_us() >= 5_000);
         assert!(watch.elapsed_us() >= watch.before_us());
         assert_eq!(
