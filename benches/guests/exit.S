@@ -2,14 +2,14 @@
 #
 # Offsets are those of the slice ABI: the info page is in rdi, the address of the control window
 # in it at 136, the EXIT register at 8, and fs leads to this vCPU's block, which takes the
-# time-stamp counter at 32.
+# time-stamp counter at 32. ABI_VERSION is given when this is built.
 
     .section .note.slice, "a", @note
     .balign 4
     .long 6, 16, 1
     .asciz "SLICE"
     .balign 4
-    .long 2, 0
+    .long ABI_VERSION, 0
     .quad 0
 
     .text

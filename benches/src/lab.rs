@@ -236,7 +236,9 @@ pub(crate) fn floor(lab: &Lab) -> Result<PathBuf> {
 
 /// The image whose guest ends at once: see its source.
 pub(crate) fn exit_image(lab: &Lab) -> Result<PathBuf> {
+    let version = format!("-DABI_VERSION={}", slice_abi::ABI_VERSION);
     let flags = [
+        version.as_str(),
         "-nostdlib",
         "-static",
         "-Wl,-Ttext-segment=0x200000",
