@@ -4,28 +4,23 @@
 //! A guest tells through its memory that it has seen what came of its case, then rests while the
 //! host looks; released, it mends the device, works with it and ends with its verdict.
 
+pub mod cases;
+mod machine;
 mod outside;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use object::{Object, ObjectSymbol};
 use tempfile::TempDir;
 use vmm::control::proto::{Answer, DeviceStatus, Op, State, Status};
 use vmm::exit::ExitKind;
 
 use crate::client::Client;
-use crate::guests;
 use crate::sliver::{Ended, Running, Sliver, until};
+pub use machine::Machine;
 use outside::Outside;
 pub use outside::Subject;
-
-/// Slivers that run at once.
-const AT_ONCE: usize = 24;
 
 /// For how long a device that was misused is watched.
 const WATCH: Duration = Duration::from_secs(1);
@@ -54,38 +49,44 @@ pub enum Trace {
     Answer,
 }
 
-/// Runs cases about one device, and asserts of each that the guest saw what it had to, that the
+/// Runs cases about one device of a machine, and asserts of each that the guest saw what it had to, that the
 /// monitor bore it and says why, and that it cost nobody anything.
 ///
 /// # Panics
 /// If it is not so; it tells of all cases that went wrong.
-pub fn bear(subject: Subject, cases: &[Case]) {
+pub fn bear(machine: &Machine, subject: Subject, cases: &[Case]) {
     if !crate::kvm_or_left_out() {
         return;
     }
     let place = tempfile::tempdir().expect("a temporary directory is made");
     let mut problems = Vec::new();
-    for some in cases.chunks(AT_ONCE) {
-        bear_together(subject, some, &place, &mut problems);
+    for some in cases.chunks(machine.at_once) {
+        bear_together(machine, subject, some, &place, &mut problems);
     }
     assert!(problems.is_empty(), "{subject:?}:\n{}", problems.join("\n"));
 }
 
 /// A sliver that does a case.
-struct Doer {
+struct Doer<'a> {
     case: Case,
     sliver: Running,
-    control: Client,
+    control: Control<'a>,
     /// Processor time before the watch, in microseconds.
     cpu_us: u64,
 }
 
-fn bear_together(subject: Subject, cases: &[Case], place: &TempDir, problems: &mut Vec<String>) {
-    let neighbour = Neighbour::begin();
+fn bear_together(
+    machine: &Machine,
+    subject: Subject,
+    cases: &[Case],
+    place: &TempDir,
+    problems: &mut Vec<String>,
+) {
+    let neighbour = Neighbour::begin(machine);
     let mut outside = Outside::new(subject, cases.len(), place);
     let slivers: Vec<_> = cases
         .iter()
-        .map(|case| (*case, outside.equip(bare(subject, *case)).spawn()))
+        .map(|case| (*case, outside.equip(guest(machine, subject, *case)).spawn()))
         .collect();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -94,13 +95,13 @@ fn bear_together(subject: Subject, cases: &[Case], place: &TempDir, problems: &m
         let _end = OnDrop(|| done.store(true, Ordering::Relaxed));
         let mut doers = Vec::new();
         for (case, sliver) in slivers {
-            match Doer::settled(case, sliver) {
+            match Doer::settled(machine, case, sliver) {
                 Ok(doer) => doers.push(doer),
                 Err(problem) => problems.push(format!("{}: {problem}", case.0)),
             }
         }
         for doer in &mut doers {
-            doer.cpu_us = processor_time(&doer.control.status());
+            doer.cpu_us = processor_time(&doer.control.client.status());
         }
         thread::sleep(WATCH);
         let (mut found, released): (Vec<_>, Vec<_>) = doers
@@ -115,22 +116,22 @@ fn bear_together(subject: Subject, cases: &[Case], place: &TempDir, problems: &m
     neighbour.end();
 }
 
-fn bare(subject: Subject, (name, _): Case) -> Sliver {
+fn guest(machine: &Machine, subject: Subject, (name, _): Case) -> Sliver {
     let memory = match name {
         "total-over-4-gib" => MUCH_MEMORY,
         _ => MEMORY,
     };
-    Sliver::new(guests::bare())
-        .args([name, subject.name(), "held"])
+    machine
+        .sliver(&[name, subject.name(), "held"])
         .vcpus(2)
         .memory_mib(memory)
 }
 
-impl Doer {
+impl<'a> Doer<'a> {
     /// Waits until the guest has seen what came of its case.
-    fn settled(case: Case, sliver: Running) -> Result<Self, String> {
-        let mut control = sliver.control();
-        let settled = until("a case is settled", || peek(&mut control, "SETTLED"));
+    fn settled(machine: &'a Machine, case: Case, sliver: Running) -> Result<Self, String> {
+        let mut control = Control::of(machine, &sliver);
+        let settled = until("a case is settled", || control.peek("SETTLED"));
         if settled.is_none() {
             return Err(format!("it ended early: {}", told(&sliver.wait())));
         }
@@ -145,7 +146,7 @@ impl Doer {
     /// What is wrong while the guest rests.
     fn judge(&mut self, subject: Subject) -> Vec<String> {
         let mut problems = Vec::new();
-        let status = self.control.status();
+        let status = self.control.client.status();
         if status.state != State::Running {
             problems.push(format!("it is {:?}", status.state));
         }
@@ -163,7 +164,7 @@ impl Doer {
 
     /// Lets the guest go on to its end.
     fn release(mut self) -> Self {
-        poke(&mut self.control, "RELEASED");
+        self.control.poke("RELEASED");
         self
     }
 
@@ -220,17 +221,18 @@ impl Trace {
 }
 
 /// A sliver that does nothing wrong.
-struct Neighbour {
+struct Neighbour<'a> {
     sliver: Running,
-    control: Client,
+    control: Control<'a>,
     beats: u64,
 }
 
-impl Neighbour {
-    fn begin() -> Self {
-        let sliver = Sliver::bare("beat").spawn_running();
-        let mut control = sliver.control();
-        let beats = until("the neighbour lives", || peek(&mut control, "SETTLED"));
+impl<'a> Neighbour<'a> {
+    fn begin(machine: &'a Machine) -> Self {
+        let sliver = machine.sliver(&["beat"]).memory_mib(MEMORY);
+        let sliver = sliver.spawn_running();
+        let mut control = Control::of(machine, &sliver);
+        let beats = until("the neighbour lives", || control.peek("SETTLED"));
         Self {
             sliver,
             control,
@@ -241,14 +243,14 @@ impl Neighbour {
     fn end(mut self) {
         let before = self.beats;
         let goes_on = || {
-            let beats = peek(&mut self.control, "SETTLED")??;
+            let beats = self.control.peek("SETTLED")??;
             (beats > before).then_some(())
         };
         until("the neighbour goes on", goes_on);
-        let status = self.control.status();
+        let status = self.control.client.status();
         assert_eq!(status.state, State::Running);
         assert!(status.devices.iter().all(|device| device.fault.is_none()));
-        poke(&mut self.control, "RELEASED");
+        self.control.poke("RELEASED");
         self.sliver.wait().assert_exited(0);
     }
 }
@@ -270,37 +272,37 @@ fn told(ended: &Ended) -> String {
     format!("{:?} with {}: {:?}", exit.kind, exit.status, ended.errors)
 }
 
-/// A number in the guest's memory: `None` as long as it is 0, `Some(None)` if the sliver has ended.
-fn peek(control: &mut Client, symbol: &str) -> Option<Option<u64>> {
-    let address = address_of(symbol);
-    match control.try_ask(Op::ReadMemory { address, len: 8 }) {
-        None => Some(None),
-        Some(Ok(Answer::Memory(hex))) => {
-            let number = u64::from_str_radix(&hex, 16).expect("the answer is hexadecimal");
-            (number != 0).then_some(Some(number.swap_bytes()))
-        }
-        Some(other) => panic!("asked for memory, got {other:?}"),
+/// Steers a sliver, and reads and writes what its guest keeps.
+struct Control<'a> {
+    client: Client,
+    machine: &'a Machine,
+}
+
+impl<'a> Control<'a> {
+    fn of(machine: &'a Machine, sliver: &Running) -> Self {
+        let client = sliver.control();
+        Self { client, machine }
     }
-}
 
-/// Makes a number in the guest's memory 1.
-fn poke(control: &mut Client, symbol: &str) {
-    let address = address_of(symbol);
-    let hex = "0100000000000000".to_owned();
-    // One that has ended shows it in its record.
-    let _ = control.try_ask(Op::WriteMemory { address, hex });
-}
+    /// A number in the guest's memory: `None` as long as it is 0, `Some(None)` if the sliver has
+    /// ended.
+    fn peek(&mut self, symbol: &str) -> Option<Option<u64>> {
+        let address = self.machine.address_of(symbol);
+        match self.client.try_ask(Op::ReadMemory { address, len: 8 }) {
+            None => Some(None),
+            Some(Ok(Answer::Memory(hex))) => {
+                let number = u64::from_str_radix(&hex, 16).expect("the answer is hexadecimal");
+                (number != 0).then_some(Some(number.swap_bytes()))
+            }
+            Some(other) => panic!("asked for memory, got {other:?}"),
+        }
+    }
 
-/// Where the bare guest keeps the variable called `name`.
-fn address_of(name: &str) -> u64 {
-    static SYMBOLS: OnceLock<BTreeMap<String, u64>> = OnceLock::new();
-    let symbols = SYMBOLS.get_or_init(|| {
-        let image = fs::read(guests::bare()).expect("the image is there");
-        let file = object::File::parse(&*image).expect("it is an ELF file");
-        let symbols = file
-            .symbols()
-            .filter_map(|symbol| Some((symbol.name().ok()?.to_owned(), symbol.address())));
-        symbols.collect()
-    });
-    symbols[name]
+    /// Makes a number in the guest's memory 1.
+    fn poke(&mut self, symbol: &str) {
+        let address = self.machine.address_of(symbol);
+        let hex = "0100000000000000".to_owned();
+        // One that has ended shows it in its record.
+        let _ = self.client.try_ask(Op::WriteMemory { address, hex });
+    }
 }

@@ -1,14 +1,11 @@
-//! What every case needs of the ABI: arguments, time, the control window, the devices.
+//! What every case needs of its machine, here of the ABI: memory, devices, time, rest and an end.
 
 use slice_abi::clock::ClockRecord;
 use slice_abi::control;
-use slice_abi::device::{DeviceEntry, device_id};
-use slice_abi::info::InfoPage;
+use slice_abi::device::{DeviceEntry, STATUS_NEEDS_RESET};
+use slice_abi::info::{InfoPage, Range};
 
-use crate::console::TRANSMIT;
-use crate::low::{rdtsc, store};
-use crate::status;
-use crate::virtio::Device;
+use crate::cases::low::{load, rdtsc, store};
 
 pub struct Guest {
     pub info: &'static InfoPage,
@@ -19,23 +16,38 @@ impl Guest {
         Self { info }
     }
 
-    pub fn console(&self) -> Device<'_> {
-        self.device(device_id::CONSOLE, TRANSMIT)
+    pub fn devices(&self) -> &[DeviceEntry] {
+        &self.info.devices[..self.info.device_count as usize]
     }
 
-    /// The first device of this type, and one of its queues.
-    pub fn device(&self, id: u32, queue: u32) -> Device<'_> {
-        match self.devices().find(|device| device.id == id) {
-            Some(entry) => Device::new(self, entry, queue),
-            None => self.exit(status::NO_DEVICE),
-        }
+    /// A byte of a device's configuration space, as memory tells it.
+    pub fn config(&self, device: &DeviceEntry, offset: u64) -> u8 {
+        load(device.state + 8 + offset)
     }
 
-    fn devices(&self) -> impl Iterator<Item = &DeviceEntry> {
-        self.info
-            .devices
-            .iter()
-            .take(self.info.device_count as usize)
+    /// Whether memory, too, tells that a device has failed.
+    pub fn tells_failure(&self, device: &DeviceEntry) -> bool {
+        load::<u32>(device.state) & STATUS_NEEDS_RESET != 0
+    }
+
+    /// Memory for rings and buffers, to the end of all memory.
+    pub fn heap(&self) -> Range {
+        self.info.heap
+    }
+
+    /// Where this program is.
+    pub fn text(&self) -> Range {
+        self.info.memory[0].range
+    }
+
+    /// Rests until something happens, or until then; it may come back early.
+    pub fn rest(&self, until: Option<u64>) {
+        self.control(control::IDLE, until.unwrap_or(0));
+    }
+
+    /// Has another vCPU run beside this one.
+    pub fn wake(&self, vcpu: u64) {
+        self.control(control::WAKE, vcpu);
     }
 
     pub fn control(&self, register: u64, value: u64) {
@@ -54,11 +66,6 @@ impl Guest {
         let bytes =
             unsafe { core::slice::from_raw_parts(args.start as *const u8, args.len as usize) };
         bytes.split(|&byte| byte == 0).nth(index).unwrap_or(b"")
-    }
-
-    pub fn number(&self, index: usize) -> u64 {
-        let digits = self.argument(index).iter();
-        digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
     }
 
     pub fn now(&self) -> u64 {

@@ -2,9 +2,9 @@
 
 use slice_abi::device::device_id;
 
-use crate::low::load;
-use crate::verdict::Verdict;
-use crate::virtio::{Desc, Device};
+use super::low::load;
+use super::verdict::Verdict;
+use super::virtio::{Desc, Device};
 
 const SECTOR: u32 = 512;
 

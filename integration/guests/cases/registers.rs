@@ -1,9 +1,9 @@
 //! Everything wrong that can be done with a device's registers.
 
-use crate::low::{load, store};
-use crate::subject;
-use crate::verdict::Verdict;
-use crate::virtio::{Device, bit, reg};
+use super::low::{load, store};
+use super::subject;
+use super::verdict::Verdict;
+use super::virtio::{Device, bit, reg};
 
 /// Does what `case` names; `None` if it is not about registers.
 pub fn run(device: &Device, case: &[u8]) -> Option<Verdict> {

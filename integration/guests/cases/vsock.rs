@@ -2,10 +2,10 @@
 
 use slice_abi::device::device_id;
 
-use crate::low::load;
-use crate::subject::{RECEIVE, TRANSMIT};
-use crate::verdict::Verdict;
-use crate::virtio::{Desc, Device};
+use super::low::load;
+use super::subject::{RECEIVE, TRANSMIT};
+use super::verdict::Verdict;
+use super::virtio::{Desc, Device};
 
 /// What a packet is for (virtio 1.2, 5.10.6).
 pub mod op {

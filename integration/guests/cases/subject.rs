@@ -2,10 +2,10 @@
 
 use slice_abi::device::device_id;
 
-use crate::console;
+use super::console;
+use super::status;
+use super::virtio::{Desc, Device};
 use crate::guest::Guest;
-use crate::status;
-use crate::virtio::{Desc, Device};
 
 /// The balloon's queue of free pages, where there is none of statistics, and its feature bit (virtio
 /// 1.2, 5.5.2 and 5.5.3).
@@ -63,17 +63,17 @@ pub fn ask(device: &Device) {
             ]);
         }
         device_id::BALLOON => {
-            let page = (device.guest.info.heap.end() >> 12) as u32 - 1;
+            let page = (device.guest.heap().end() >> 12) as u32 - 1;
             device.fill(at, &page.to_le_bytes());
             device.submit(&[Desc::text(at, 4)]);
         }
         device_id::NET => {
-            let frame = crate::net::honest_frame(device);
+            let frame = super::net::honest_frame(device);
             device.fill(at, &frame);
             device.submit(&[Desc::text(at, frame.len() as u32)]);
         }
         device_id::VSOCK => {
-            let packet = crate::vsock::Packet::new(device, crate::vsock::op::RST).bytes();
+            let packet = super::vsock::Packet::new(device, super::vsock::op::RST).bytes();
             device.fill(at, &packet);
             device.submit(&[Desc::text(at, packet.len() as u32)]);
         }

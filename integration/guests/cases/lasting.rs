@@ -1,17 +1,44 @@
-//! Cases that go on until somebody steers the sliver, and what they watch meanwhile.
+//! Cases that go on until somebody steers the sliver, or that are not about one device.
 
-use slice_abi::control;
+use slice_abi::device::device_id;
 use slice_abi::layout::PAGE_SIZE;
 
+use super::console;
+use super::low::{load, store};
+use super::rings;
+use super::status;
+use super::virtio::{Desc, Device, NEXT, reg};
 use crate::guest::Guest;
-use crate::rings;
-use crate::status;
-use crate::virtio::{Desc, NEXT, reg};
-
-/// More than any processor keeps a sliver waiting, less than it is paused in a test.
-const JUMP_NS: u64 = 1_000_000_000;
 
 impl Guest {
+    /// What vCPU 0 does, if its machine has no case of its own of that name.
+    pub fn run_case(&self, case: &[u8]) {
+        match case {
+            b"print-tail" => self.console().print(b"no newline"),
+            b"print-flood" => loop {
+                self.console().flood();
+            },
+            b"idle" => {
+                self.console().recover();
+                loop {
+                    self.rest(None);
+                }
+            }
+            b"busy" => self.spin(),
+            b"status" => self.exit(self.number(1)),
+            b"print-gigabytes" => self.print_gigabytes(),
+            b"fill-and-fail" => self.fill_and_fail(),
+            b"clog-beside" => self.clog_beside(),
+            b"fail-beside" => self.await_failure(),
+            b"read-heap" => self.touch_heap(|at| {
+                load::<u64>(at);
+            }),
+            b"write-heap" => self.touch_heap(|at| store::<u64>(at, 1)),
+            b"beat" => self.beat(),
+            _ => self.hostile_case(case),
+        }
+    }
+
     /// What vCPUs other than the first do.
     pub fn run_beside(&self, case: &[u8]) -> ! {
         match case {
@@ -24,20 +51,27 @@ impl Guest {
         }
     }
 
-    /// Reads the clock for ever, doing something in between.
-    pub fn watch_clock(&self, between: impl Fn()) -> ! {
-        let mut last = self.now();
-        loop {
-            between();
-            let now = self.now();
-            if now < last {
-                self.exit(status::CLOCK_WENT_BACK);
-            }
-            if now - last > JUMP_NS {
-                self.exit(status::CLOCK_JUMPED);
-            }
-            last = now;
+    pub fn console(&self) -> Device<'_> {
+        self.device(device_id::CONSOLE, console::TRANSMIT)
+    }
+
+    /// The first device of this type, and one of its queues.
+    pub fn device(&self, id: u32, queue: u32) -> Device<'_> {
+        match self.devices().iter().find(|device| device.id == id) {
+            Some(entry) => Device::new(self, entry, queue),
+            None => self.exit(status::NO_DEVICE),
         }
+    }
+
+    /// The number that an argument is.
+    pub fn number(&self, index: usize) -> u64 {
+        let digits = self.argument(index).iter();
+        digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+    }
+
+    /// Rests for so long, or until something happens.
+    pub fn rest_for(&self, nanoseconds: u64) {
+        self.rest(Some(self.now() + nanoseconds));
     }
 
     /// Gives the device a full queue of chains that each print gigabytes, by one doorbell.
@@ -45,7 +79,7 @@ impl Guest {
         let console = self.console();
         console.start();
         let data = console.data();
-        let len = (self.info.heap.end() - data) as u32;
+        let len = (self.heap().end() - data) as u32;
         let size = console.size();
         for index in 0..size {
             let next = if index == size - 1 { 0 } else { NEXT };
@@ -68,7 +102,7 @@ impl Guest {
 
     /// Prints without end beside a vCPU that uses the console, too.
     pub fn clog_beside(&self) -> ! {
-        self.control(control::WAKE, 1);
+        self.wake(1);
         loop {
             self.console().flood();
         }
@@ -78,9 +112,9 @@ impl Guest {
     pub fn await_failure(&self) {
         let console = self.console();
         console.start();
-        self.control(control::WAKE, 1);
+        self.wake(1);
         while !console.needs_reset() {
-            self.control(control::IDLE, 0);
+            self.rest(None);
         }
     }
 
@@ -97,13 +131,13 @@ impl Guest {
 
     /// Touches as many MiB of the heap as the second argument says, page by page.
     pub fn touch_heap(&self, touch: impl Fn(u64)) {
-        let start = self.info.heap.start.next_multiple_of(PAGE_SIZE);
+        let start = self.heap().start.next_multiple_of(PAGE_SIZE);
         for at in (start..start + (self.number(1) << 20)).step_by(PAGE_SIZE as usize) {
             touch(at);
         }
     }
 
-    fn spin(&self) -> ! {
+    pub fn spin(&self) -> ! {
         loop {
             core::hint::spin_loop();
         }

@@ -2,13 +2,12 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use slice_abi::control;
 use slice_abi::device::{DeviceEntry, STATUS_NEEDS_RESET};
 use slice_abi::layout::PAGE_SIZE;
 
+use super::low::{load, store};
+use super::status;
 use crate::guest::Guest;
-use crate::low::{load, store};
-use crate::status;
 
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
@@ -133,7 +132,7 @@ impl<'a> Device<'a> {
 
     /// Where the descriptor table of the queue lies; the other rings follow.
     pub fn table(&self) -> u64 {
-        let start = self.guest.info.heap.start.next_multiple_of(PAGE_SIZE);
+        let start = self.guest.heap().start.next_multiple_of(PAGE_SIZE);
         start + u64::from(self.queue) * QUEUE_ROOM
     }
 
@@ -163,9 +162,9 @@ impl<'a> Device<'a> {
         self.write(register + 4, (address >> 32) as u32);
     }
 
-    /// A byte of the configuration space, as memory tells it.
+    /// A byte of the configuration space.
     pub fn config(&self, offset: u64) -> u8 {
-        load(self.entry.state + 8 + offset)
+        self.guest.config(self.entry, offset)
     }
 
     pub fn notify(&self) {
@@ -304,10 +303,10 @@ impl<'a> Device<'a> {
         self.wait(|d| d.used_idx() == count)
     }
 
-    /// Whether the device asks for a reset, in its register and in memory alike.
+    /// Whether the device asks for a reset, in its register and wherever else it is told.
     pub fn needs_reset(&self) -> bool {
         let told = self.read(reg::STATUS) & STATUS_NEEDS_RESET != 0;
-        if told && load::<u32>(self.entry.state) & STATUS_NEEDS_RESET == 0 {
+        if told && !self.guest.tells_failure(self.entry) {
             self.guest.exit(status::STATE_LAGS);
         }
         told
@@ -327,7 +326,7 @@ impl<'a> Device<'a> {
             if now > deadline {
                 return false;
             }
-            self.guest.control(control::IDLE, now + 1_000_000);
+            self.guest.rest(Some(now + 1_000_000));
         }
         true
     }

@@ -2,12 +2,10 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use slice_abi::control;
-
+use super::subject;
+use super::verdict::Verdict;
+use super::virtio::{Desc, Device, F_INDIRECT, INDIRECT, NEXT, WRITE, reg};
 use crate::guest::Guest;
-use crate::subject;
-use crate::verdict::Verdict;
-use crate::virtio::{Desc, Device, F_INDIRECT, INDIRECT, NEXT, WRITE, reg};
 
 /// Tells the vCPU that changes descriptors beside the first to leave them alone.
 static QUIET: AtomicBool = AtomicBool::new(false);
@@ -23,8 +21,8 @@ pub fn run(device: &Device, case: &[u8]) -> Option<Verdict> {
 /// Chains and indices that no device may follow.
 fn chain(device: &Device, case: &[u8]) -> Option<Verdict> {
     let data = device.data();
-    let end = device.guest.info.heap.end();
-    let text = device.guest.info.memory[0].range.start;
+    let end = device.guest.heap().end();
+    let text = device.guest.text().start;
     let alone = |addr, len| (Desc::text(addr, len), Desc::default());
     let (first, second) = match case {
         b"loop" => (
@@ -38,6 +36,7 @@ fn chain(device: &Device, case: &[u8]) -> Option<Verdict> {
         b"address-over-the-end" => alone(end - 8, 64),
         b"address-wraps" => alone(u64::MAX - 4, 64),
         b"address-in-text" => (Desc::room(text, 8), Desc::default()),
+        b"address-in-a-window" => alone(device.entry.window, 8),
         b"length-zero" => alone(data, 0),
         b"length-huge" => alone(data, u32::MAX),
         b"readable-after-writable" => (
@@ -93,7 +92,7 @@ fn index_moves_by(device: &Device, step: u16) -> Verdict {
 /// A chain of a full queue, each descriptor of which names most of the heap.
 fn over_4_gib(device: &Device) -> Verdict {
     let (data, size) = (device.data(), device.size());
-    let len = (device.guest.info.heap.end() - data) as u32;
+    let len = (device.guest.heap().end() - data) as u32;
     for index in 0..size {
         let next = if index + 1 == size { 0 } else { NEXT };
         device.describe(index.into(), &Desc::text(data, len).with(next, index + 1));
@@ -118,7 +117,7 @@ fn indirect(device: &Device, case: &[u8]) -> Option<Verdict> {
         b"indirect-with-next" => (names(table, 16).with(INDIRECT | NEXT, 1), one),
         b"indirect-empty" => (names(table, 0), one),
         b"indirect-odd" => (names(table, 17), one),
-        b"indirect-beyond-ram" => (names(device.guest.info.heap.end() - 16, 32), one),
+        b"indirect-beyond-ram" => (names(device.guest.heap().end() - 16, 32), one),
         b"indirect-next-out-of-range" => (names(table, 32), one.with(NEXT, 2)),
         b"indirect-loop" => (names(table, 16), one.with(NEXT, 0)),
         b"longer-than-the-queue" => (names(table, 16 * (u32::from(device.size()) + 1)), one),
@@ -179,7 +178,7 @@ fn moment(device: &Device, case: &[u8]) -> Option<Verdict> {
         }
         b"changed-in-flight" => {
             device.start();
-            device.guest.control(control::WAKE, 1);
+            device.guest.wake(1);
             for _ in 0..100 {
                 subject::ask(device);
                 if device.needs_reset() {
@@ -211,14 +210,14 @@ pub fn change_in_flight(guest: &Guest) -> ! {
         device.describe(at % 3, kind);
     }
     loop {
-        guest.control(control::IDLE, 0);
+        guest.rest(None);
     }
 }
 
 /// Rings where none can be.
 fn placement(device: &Device, case: &[u8]) -> Option<Verdict> {
-    let end = device.guest.info.heap.end();
-    let text = device.guest.info.memory[0].range.start;
+    let end = device.guest.heap().end();
+    let text = device.guest.text().start;
     let spoil: &dyn Fn() = match case {
         b"queue-size-0" => &|| device.write(reg::QUEUE_NUM, 0),
         b"queue-size-3" => &|| device.write(reg::QUEUE_NUM, 3),

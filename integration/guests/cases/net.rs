@@ -1,11 +1,10 @@
 //! Frames that no network card may take, and buffers that no frame fits into.
 
-use slice_abi::control;
 use slice_abi::device::device_id;
 
-use crate::subject::RECEIVE;
-use crate::verdict::Verdict;
-use crate::virtio::{Desc, Device};
+use super::subject::RECEIVE;
+use super::verdict::Verdict;
+use super::virtio::{Desc, Device};
 
 /// Bytes of the header before each frame (virtio 1.2, 5.1.6).
 const HEADER: usize = 12;
@@ -161,9 +160,7 @@ fn receive(device: &Device, case: &[u8]) -> Option<Verdict> {
             }
             device.notify();
             // Without merged buffers no frame fits: none may be cut off to make it fit.
-            device
-                .guest
-                .control(control::IDLE, device.guest.now() + 200_000_000);
+            device.guest.rest_for(200_000_000);
             Some(Verdict::Refused(
                 device.used_idx() == 0 && !device.needs_reset(),
             ))
@@ -176,17 +173,13 @@ fn receive(device: &Device, case: &[u8]) -> Option<Verdict> {
                 device.queue_again();
             }
             device.notify();
-            device
-                .guest
-                .control(control::IDLE, device.guest.now() + 200_000_000);
+            device.guest.rest_for(200_000_000);
             Some(Verdict::Bears)
         }
         b"no-buffers" => {
             device.start();
             device.notify();
-            device
-                .guest
-                .control(control::IDLE, device.guest.now() + 200_000_000);
+            device.guest.rest_for(200_000_000);
             Some(Verdict::Refused(
                 device.used_idx() == 0 && !device.needs_reset(),
             ))

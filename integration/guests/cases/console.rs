@@ -1,7 +1,7 @@
 //! Printing with the console, gently or not.
 
-use crate::status;
-use crate::virtio::{Desc, Device};
+use super::status;
+use super::virtio::{Desc, Device};
 
 /// Index of the console's transmit queue.
 pub const TRANSMIT: u32 = 1;

@@ -3,8 +3,8 @@
 use slice_abi::device::device_id;
 use slice_abi::layout::PAGE_SIZE;
 
-use crate::verdict::Verdict;
-use crate::virtio::{Desc, Device};
+use super::verdict::Verdict;
+use super::virtio::{Desc, Device};
 
 /// Bytes that an entropy source is asked for in each chain, together more than it has at once.
 const GREED: u32 = 64 << 10;
@@ -20,13 +20,14 @@ pub fn run(device: &Device, case: &[u8]) -> Option<Verdict> {
 
 /// Pages that are not the guest's to give up. Its text is: who runs on shows that it is there.
 fn balloon(device: &Device, case: &[u8]) -> Option<Verdict> {
-    let text = device.guest.info.memory[0].range;
-    let end = device.guest.info.heap.end();
+    let text = device.guest.text();
+    let end = device.guest.heap().end();
     let data = device.data();
     let pages: &[u64] = match case {
         b"pages-of-text" => &[text.start, text.start + PAGE_SIZE],
         b"pages-beyond-ram" => &[end, end + PAGE_SIZE],
         b"pages-below-ram" => &[0, PAGE_SIZE],
+        b"pages-of-a-window" => &[device.entry.window],
         b"the-last-pages-there-are" => &[(1 << 44) - PAGE_SIZE],
         b"part-of-a-number" => {
             device.start();

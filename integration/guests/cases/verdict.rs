@@ -3,11 +3,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use slice_abi::control;
-
+use super::virtio::Device;
+use super::{block, memory, net, registers, rings, status, subject, vsock};
 use crate::guest::Guest;
-use crate::virtio::Device;
-use crate::{block, memory, net, registers, rings, status, subject, vsock};
+use crate::own;
 
 /// What has to come of what a case did.
 pub enum Verdict {
@@ -40,7 +39,8 @@ impl Guest {
             .or_else(|| block::run(&device, case))
             .or_else(|| memory::run(&device, case))
             .or_else(|| net::run(&device, case))
-            .or_else(|| vsock::run(&device, case));
+            .or_else(|| vsock::run(&device, case))
+            .or_else(|| own::run(&device, case));
         match verdict {
             None => self.exit(status::UNKNOWN_CASE),
             Some(Verdict::Refused(false)) => self.exit(status::BAD_QUEUE_ACCEPTED),
@@ -66,7 +66,7 @@ impl Guest {
     fn settle(&self) {
         SETTLED.store(1, Ordering::SeqCst);
         while RELEASED.load(Ordering::SeqCst) == 0 {
-            self.control(control::IDLE, self.now() + LOOK_EVERY_NS);
+            self.rest_for(LOOK_EVERY_NS);
         }
     }
 
@@ -74,7 +74,7 @@ impl Guest {
     pub fn beat(&self) {
         while RELEASED.load(Ordering::SeqCst) == 0 {
             SETTLED.fetch_add(1, Ordering::SeqCst);
-            self.control(control::IDLE, self.now() + LOOK_EVERY_NS / 20);
+            self.rest_for(LOOK_EVERY_NS / 20);
         }
     }
 }
