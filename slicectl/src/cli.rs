@@ -12,6 +12,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
+/// Where the help of `run` tells what native images do not know.
+const KERNELS: &str = "Kernels";
+
 /// Boots, steers and inspects slivers: virtual machines of a slice, on this host.
 #[derive(Debug, Parser)]
 #[command(name = "slicectl", version, propagate_version = true, after_help = examples::TOP)]
@@ -44,7 +47,7 @@ pub enum Command {
     /// Let a paused sliver go on
     Resume(NameArgs),
     /// End a sliver and wait until it is gone
-    Stop(NameArgs),
+    Stop(StopArgs),
     /// Ask a sliver's guest to give memory back to this host
     Balloon(BalloonArgs),
     /// Print a completion script for a shell
@@ -60,8 +63,9 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = examples::RUN, after_long_help = examples::RUN_LONG)]
 pub struct RunArgs {
-    /// An image file, or the name of an example
-    pub image: String,
+    /// An image file or the name of an example; with --kernel, the first disk
+    #[arg(required_unless_present = "kernel")]
+    pub image: Option<String>,
     /// Name of the sliver, unique on this host [default: image name and a number]
     #[arg(long)]
     pub name: Option<String>,
@@ -74,14 +78,9 @@ pub struct RunArgs {
     /// How to reach the owner [default: you at this host]
     #[arg(long)]
     pub contact: Option<String>,
-    /// Memory, such as 64M or 1G
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "64M",
-        allow_hyphen_values = true
-    )]
-    pub mem: String,
+    /// Memory, such as 64M or 1G [default: 64M, 256M for a kernel]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub mem: Option<String>,
     /// Number of virtual processors
     #[arg(
         long,
@@ -115,12 +114,51 @@ pub struct RunArgs {
     /// Connect the sliver's vsock ports with unix sockets in this directory
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub vsock_dir: Option<String>,
-    /// Where its console goes: a file, stdio (with input) or none [default: stdout]
+    /// Where its console goes: a file, stdio (with input) or none [default: stdout; for a kernel
+    /// stdio if that is a terminal]
     #[arg(long, value_name = "FILE|stdio|none", value_hint = ValueHint::FilePath)]
     pub console: Option<String>,
+    /// Take this terminal's keys for the guest until these come [default for a kernel: ctrl-]]
+    #[arg(
+        help = "Give the guest every key of this terminal until these come, or none [default for a \
+                kernel: ctrl-]]",
+        long,
+        value_name = "KEYS"
+    )]
+    pub detach_keys: Option<String>,
     /// Take this much memory from the guest at the start, such as 32M
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub balloon: Option<String>,
+    /// Boot this kernel; IMAGE is its first disk then
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = KERNELS)]
+    pub kernel: Option<String>,
+    /// The kernel's initial RAM disk
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = KERNELS)]
+    pub initrd: Option<String>,
+    /// Add this to the kernel's command line; may be given again
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = KERNELS)]
+    pub append: Vec<String>,
+    /// How the kernel is entered: auto, linux or pvh
+    #[arg(long, value_name = "PROTOCOL", help_heading = KERNELS)]
+    pub boot: Option<String>,
+    /// Make no ACPI tables: devices are told on the kernel's command line
+    #[arg(long, help_heading = KERNELS)]
+    pub no_acpi: bool,
+    /// The kernel's console: serial or virtio [default: serial]
+    #[arg(long, value_name = "CONSOLE", help_heading = KERNELS)]
+    pub kernel_console: Option<String>,
+    /// Let the holder of this key log in: a public key or a file of some (cloud-init)
+    #[arg(long, value_name = "FILE|KEY", allow_hyphen_values = true, value_hint = ValueHint::FilePath, help_heading = KERNELS)]
+    pub ssh_key: Vec<String>,
+    /// The host's name [default: the sliver's] (cloud-init)
+    #[arg(long, value_name = "NAME", help_heading = KERNELS)]
+    pub hostname: Option<String>,
+    /// What else the guest shall do at its first start (cloud-init)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = KERNELS)]
+    pub user_data: Option<PathBuf>,
+    /// Boot a kernel even if this host's KVM makes it crawl
+    #[arg(long, help_heading = KERNELS)]
+    pub slow: bool,
     /// Print where the time went, and what was used, to stderr
     #[arg(long)]
     pub timing: bool,
@@ -194,6 +232,17 @@ pub struct StatusArgs {
 pub struct NameArgs {
     /// Name of the sliver
     pub name: String,
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::STOP)]
+pub struct StopArgs {
+    /// Name of the sliver
+    pub name: String,
+    /// How long a legacy sliver may take to power off before it is ended; 0s: it is ended at once
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub grace: String,
 }
 
 /// Arguments of `balloon`.

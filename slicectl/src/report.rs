@@ -45,11 +45,13 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Problem> {
     print(format_args!("{json}\n"))
 }
 
-/// The line about an end, if there is something to say: a guest that exits needs no comment.
+/// The line about an end, if there is something to say: a guest that exits needs no comment but what
+/// the monitor has to say of it, such as that a kernel has powered its machine off.
 pub fn ending(record: &ExitRecord) -> Option<String> {
     let message = printable(&record.exit.detail.message);
     let told = match record.exit.kind {
-        ExitKind::Exited => return None,
+        ExitKind::Exited if message.is_empty() => return None,
+        ExitKind::Exited => message,
         ExitKind::Fault | ExitKind::Timeout if !message.is_empty() => message,
         ExitKind::Fault => "fault".to_owned(),
         ExitKind::Timeout => "its time limit was reached".to_owned(),

@@ -6,8 +6,11 @@
 mod console;
 mod core_file;
 mod flags;
+mod keyboard;
+mod kind;
 mod monitor;
 mod plan;
+mod terminal;
 mod watch;
 mod window;
 
@@ -21,9 +24,10 @@ use vmm::exit::{Exit, ExitKind, ExitRecord};
 use vmm::spec::SliverSpec;
 
 use crate::cli::RunArgs;
+use crate::doctor::facts::Processor;
 use crate::gdb;
-use crate::images::Places;
-use crate::network::{Network, Wanted};
+use crate::images::{Places, Wanted};
+use crate::network::{self, Network};
 use crate::problem::{Failure, MONITOR, Problem, STOPPED, USAGE};
 use crate::report::{self, say};
 use crate::signals::EndSignals;
@@ -34,7 +38,9 @@ use crate::{backtrace, host, kvm, person, rundir};
 use console::{ConsoleFile, Writer};
 use core_file::CoreFile;
 use flags::Console;
-use monitor::{ConsoleOutput, Launch, Monitor};
+use keyboard::Keyboard;
+use kind::Kind;
+use monitor::{ConsoleInput, ConsoleOutput, Launch, Monitor};
 use plan::{Plan, Surroundings};
 use watch::{Cause, End, Watch};
 use window::Window;
@@ -107,15 +113,20 @@ impl Run {
             contact: person::contact(&user),
             user,
             number: std::process::id(),
+            terminal: terminal::is_ours(),
+            processor: Processor::of_host(),
         };
-        let plan = plan::check(args, &around)?;
+        let places = Places::here();
+        let wanted = find(&places, args);
+        // What there is to say about flags comes first, whether there is such an image or not.
+        let kind = wanted.as_ref().map_or(Kind::Unknown, Kind::of);
+        let plan = plan::check(args, kind, &around)?;
         let root = rundir::root();
         rundir::check_socket_path(&root, &plan.name)
             .map_err(|problem| Failure::new(USAGE, vec![problem]))?;
         let signals = EndSignals::catch()
             .map_err(|error| fatal(Problem::new("signals", error.to_string())))?;
-        let places = Places::here();
-        let wanted = places.find(&args.image).map_err(fatal)?;
+        let wanted = wanted.map_err(fatal)?;
         let monitor = places.monitor(!args.no_build).map_err(fatal)?;
         let image = places.image(&wanted, !args.no_build).map_err(fatal)?;
         let spec = plan.spec(&image)?;
@@ -153,6 +164,7 @@ impl Run {
             let what = format!("the monitor {}", self.monitor.display());
             Failure::new(MONITOR, vec![Problem::new(what, error.to_string())])
         };
+        let mut keyboard = self.take_keyboard()?;
         let mut monitor = Monitor::start(&Launch {
             program: &self.monitor,
             spec: &self.spec.to_json(),
@@ -160,9 +172,12 @@ impl Run {
             core: self.core.as_ref().map(AsFd::as_fd),
             taps: self.network.taps(),
             console: self.console_output(),
-            input: self.plan.devices.console == Console::Stdio,
+            input: self.console_input(keyboard.as_ref()),
         })
         .map_err(lost)?;
+        if let Some(keyboard) = &mut keyboard {
+            keyboard.let_go();
+        }
         self.network.let_go_of_taps();
         self.network.begin();
         if let Some(console) = &mut self.console {
@@ -187,6 +202,7 @@ impl Run {
                 }
             }
         });
+        drop(keyboard);
         let by_monitor = matches!(end, End::Recorded(_));
         if !by_monitor {
             rundir::remove_leftover(&self.root, self.spec.name());
@@ -203,6 +219,27 @@ impl Run {
         }
         let overhead = self.tell(&record);
         Ok(Outcome { record, overhead })
+    }
+
+    /// Takes the terminal, if the guest gets all of its keys.
+    fn take_keyboard(&self) -> Result<Option<Keyboard>, Failure> {
+        let keys = self.plan.devices.detach_keys.as_ref();
+        let keyboard = keys.map(|keys| Keyboard::take(keys, self.spec.name()));
+        keyboard.transpose().map_err(|error| {
+            let problem = Problem::new("the terminal", format!("cannot be taken: {error}"));
+            Failure::new(MONITOR, vec![problem.mend("--console none needs none")])
+        })
+    }
+
+    fn console_input<'a>(&self, keyboard: Option<&'a Keyboard>) -> ConsoleInput<'a> {
+        match (
+            keyboard.and_then(Keyboard::pipe),
+            &self.plan.devices.console,
+        ) {
+            (Some(pipe), _) => ConsoleInput::Pipe(pipe),
+            (None, Console::Stdio) => ConsoleInput::Stdin,
+            (None, _) => ConsoleInput::Nowhere,
+        }
     }
 
     fn console_output(&self) -> ConsoleOutput<'_> {
@@ -288,6 +325,20 @@ fn tell_core(core: CoreFile, path: &Path, image: &Path) {
     }
 }
 
+/// Finds the file that is booted: what --kernel names is never an example.
+fn find(places: &Places, args: &RunArgs) -> Result<Wanted, Problem> {
+    let Some(kernel) = &args.kernel else {
+        return places.find(plan::image(args));
+    };
+    std::fs::metadata(kernel)
+        .and_then(|_| std::path::absolute(kernel))
+        .map(Wanted::File)
+        .map_err(|error| {
+            let what = format!("--kernel {kernel}");
+            Problem::new(what, format!("cannot be read: {error}"))
+        })
+}
+
 fn listen(address: SocketAddr) -> Result<TcpListener, Problem> {
     if !address.ip().is_loopback() {
         say(format!(
@@ -317,7 +368,7 @@ fn set_up_network(plan: &Plan, spec: &SliverSpec) -> Result<Network, Failure> {
     let chosen = devices.publishes.iter().zip(&listening);
     let chosen = chosen.filter(|(publish, _)| publish.host == 0);
     let chosen: Vec<String> = chosen.map(|(_, at)| at.to_string()).collect();
-    let wanted = Wanted {
+    let wanted = network::Wanted {
         cards: devices.own_cards(spec),
         listening,
         target: devices.target(spec),

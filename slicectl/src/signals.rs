@@ -13,7 +13,7 @@ static ARRIVED: OnceLock<OwnedFd> = OnceLock::new();
 static LAST: AtomicI32 = AtomicI32::new(0);
 static RESIZED: OnceLock<OwnedFd> = OnceLock::new();
 
-/// Receives SIGINT, SIGTERM and SIGHUP instead of dying of them. Readable when one has come.
+/// Receives SIGINT, SIGTERM, SIGQUIT and SIGHUP instead of dying of them. Readable when one has come.
 #[derive(Debug)]
 pub struct EndSignals(&'static OwnedFd);
 
@@ -23,7 +23,7 @@ impl EndSignals {
     pub fn catch() -> io::Result<Self> {
         let event = event_in(&ARRIVED)?;
         let ignored = ignored_signals();
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGHUP] {
             if ignored & (1 << (signal - 1)) == 0 {
                 register_signal_handler(signal, on_signal)?;
             }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use vmm::control::proto::{Op, State, Status};
 use vmm::spec::SliverName;
 
-use crate::cli::{BalloonArgs, JsonArgs, NameArgs, StatusArgs};
+use crate::cli::{BalloonArgs, JsonArgs, NameArgs, StatusArgs, StopArgs};
 use crate::client::{Client, ClientError};
 use crate::problem::{FAILED, Failure, Problem, USAGE};
 use crate::report::{print, print_json, say};
 use crate::rundir;
 use crate::text::{columns, printable};
-use crate::units::{format_age, format_kib, format_micros, whole_mib};
+use crate::units::{format_age, format_kib, format_micros, parse_duration, whole_mib};
 
 /// How long `stop` waits for the end.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -88,9 +88,23 @@ pub fn balloon(args: &BalloonArgs) -> Result<u8, Failure> {
     order(&args.name, Op::SetBalloon { mib })
 }
 
-/// Ends a sliver and waits for it.
-pub fn stop(args: &NameArgs) -> Result<u8, Failure> {
+/// Ends a sliver and waits for it. What has a power button may use the time that it is given.
+pub fn stop(args: &StopArgs) -> Result<u8, Failure> {
+    let grace = grace(&args.grace)
+        .map_err(|why| Failure::new(USAGE, vec![Problem::new("--grace", why)]))?;
     let mut client = find(&args.name)?;
+    if let Some(grace) = grace
+        && ask(&args.name, &mut client, press_button)?
+    {
+        if client.closes_within(grace) {
+            return Ok(0);
+        }
+        // It may have taken exactly the time that it was given.
+        let Ok(again) = find(&args.name) else {
+            return Ok(0);
+        };
+        client = again;
+    }
     let reason = format!("slicectl stop, by {}", crate::person::user_name());
     ask(&args.name, &mut client, |client| {
         match client.order(Op::Stop { reason }) {
@@ -105,6 +119,26 @@ pub fn stop(args: &NameArgs) -> Result<u8, Failure> {
     let seconds = STOP_PATIENCE.as_secs();
     let why = format!("is told to stop, but still there after {seconds} s");
     Err(killable(Problem::new(&args.name, why), client.process()).into())
+}
+
+/// How long a guest may take; `None` for no time at all.
+fn grace(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "0" | "0s" => Ok(None),
+        text => parse_duration(text).map(Some),
+    }
+}
+
+/// Presses the power button; whether there is one, and a guest that can feel it.
+fn press_button(client: &mut Client) -> Result<bool, ClientError> {
+    if client.status()?.state == State::Paused {
+        return Ok(false);
+    }
+    match client.order(Op::PowerButton) {
+        Ok(()) | Err(ClientError::Closed) => Ok(true),
+        Err(ClientError::Refused(_)) => Ok(false),
+        Err(other) => Err(other),
+    }
 }
 
 fn order(name: &str, op: Op) -> Result<u8, Failure> {

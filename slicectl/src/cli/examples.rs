@@ -21,6 +21,8 @@ Examples:
   slicectl run kv --disk kv.img,serial=kv0,direct --disk base.img,ro --publish 7000:7000
   slicectl run echo --vsock-dir ./sockets --console echo.log --balloon 16M
   slicectl run hello --console stdio
+  slicectl run vmlinuz --initrd initrd.img --append quiet
+  slicectl run --kernel vmlinuz --initrd initrd.img debian.img --ssh-key ~/.ssh/id_ed25519.pub -p 2222:22
   slicectl run hello --gdb :1234
   slicectl run hello --json | jq .exit"
     };
@@ -49,8 +51,24 @@ booting is held until it is there.
 renamed to FILE.1. Files called stdio or none are written ./stdio and ./none. With stdio the guest
 reads what this terminal, file or pipe gives, as lines; that this has ended, it is not told.
 
-Exit codes: the guest's own status; 2 wrong usage; 124 time limit reached; 125 the monitor could
-not start or failed; 139 the guest faulted; 143 stopped by a signal or by `slicectl stop`.
+Kernels, of Linux or of others: bzImage, ELF64 and PVH are told from each other and from native
+images without a flag. --kernel is for those whose disk shall be IMAGE. The command line begins with
+console=ttyS0 panic=-1 and, if there is a disk, root=/dev/vda rw; --append comes after it, and
+arguments after -- are init's.
+
+On a terminal a kernel gets every key, Ctrl-C too, until the detach keys: then the terminal is as
+before, the guest goes on, its output is still shown, and Ctrl-C ends it. --detach-keys takes keys
+such as ctrl-] or ctrl-a,d with commas between them, and gives a native image with --console stdio
+all keys, too; none means that only `slicectl stop` ends it.
+
+--ssh-key, --hostname and --user-data make one more disk, from which the guest's cloud-init learns
+them and the addresses of --net. Keys are for the image's usual user and for root. cloud-init takes
+what it is told for another machine when name, keys, user data or network change, and makes new host
+keys: with --name a sliver stays what it was.
+
+Exit codes: the guest's own status, 0 after a power-off; 2 wrong usage; 85 a kernel rebooted; 124
+time limit reached; 125 the monitor could not start or failed; 134 a kernel panicked; 139 the guest
+faulted; 143 stopped by a signal or by `slicectl stop`.
 
 The sliver ends when slicectl does, however slicectl ends.
 
@@ -104,8 +122,16 @@ pub(super) const STEER: &str = "\
 Examples:
   slicectl ps
   slicectl status hello-4711
-  slicectl pause hello-4711 && slicectl resume hello-4711
-  slicectl stop hello-4711";
+  slicectl pause hello-4711 && slicectl resume hello-4711";
+
+pub(super) const STOP: &str = "\
+Examples:
+  slicectl stop hello-4711
+  slicectl stop debian-4711 --grace 1m
+  slicectl stop debian-4711 --grace 0s
+
+A kernel's power button is pressed first: what it has not written by the end of the time is lost. A
+native image is ended at once.";
 
 pub(super) const BALLOON: &str = "\
 Examples:

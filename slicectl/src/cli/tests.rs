@@ -35,8 +35,8 @@ fn every_visible_command_has_examples() {
 #[test]
 fn flags_may_follow_the_image_and_guest_arguments_follow_two_dashes() {
     let args = run_args(&["hello", "--mem", "1G", "--for", "10s", "--", "--mem", "2G"]);
-    assert_eq!(args.image, "hello");
-    assert_eq!(args.mem, "1G");
+    assert_eq!(args.image.as_deref(), Some("hello"));
+    assert_eq!(args.mem.as_deref(), Some("1G"));
     assert_eq!(args.time_limit.as_deref(), Some("10s"));
     assert_eq!(args.args, ["--mem", "2G"]);
 }
@@ -50,7 +50,20 @@ fn a_command_line_may_begin_with_a_dash() {
 #[test]
 fn values_that_are_wrong_are_left_to_the_check_that_reports_them_all() {
     let args = run_args(&["hello", "--vcpus", "-1", "--mem", "much"]);
-    assert_eq!((args.vcpus.as_str(), args.mem.as_str()), ("-1", "much"));
+    assert_eq!(
+        (args.vcpus.as_str(), args.mem.as_deref()),
+        ("-1", Some("much"))
+    );
+}
+
+#[test]
+fn a_kernel_needs_no_image_and_has_a_command_line_that_begins_with_a_dash() {
+    let args = run_args(&["--kernel", "vmlinuz", "--append", "-x", "--append", "quiet"]);
+    assert_eq!(
+        (args.image, args.kernel.as_deref()),
+        (None, Some("vmlinuz"))
+    );
+    assert_eq!(args.append, ["-x", "quiet"]);
 }
 
 #[test]

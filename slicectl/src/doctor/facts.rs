@@ -79,7 +79,7 @@ pub fn gather() -> Facts {
     Facts {
         user: person::user_name(),
         kvm: kvm::probe(true),
-        processor: processor(&read("/proc/cpuinfo").unwrap_or_default()),
+        processor: Processor::of_host(),
         memory: host::memory(),
         huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled")
             .and_then(|text| chosen(&text)),
@@ -97,6 +97,13 @@ pub fn gather() -> Facts {
         },
         pid_max: read("/proc/sys/kernel/pid_max").and_then(|text| text.trim().parse().ok()),
         run_dir: run_dir(),
+    }
+}
+
+impl Processor {
+    /// That of this host.
+    pub fn of_host() -> Self {
+        processor(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
     }
 }
 

@@ -1,8 +1,10 @@
-//! The flags of `run` that describe devices: what they say, turned into fields of a spec and into
+//! The flags of `run` that describe devices, and how a kernel is booted: what they say, turned into fields of a spec and into
 //! what the host has to do for them. Everything that is wrong is reported at once.
 
 mod console;
 mod disk;
+mod kernel;
+mod keys;
 mod net;
 mod publish;
 #[cfg(test)]
@@ -10,6 +12,7 @@ mod tests;
 mod words;
 
 pub(super) use console::Console;
+pub(super) use keys::DetachKeys;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -21,7 +24,10 @@ use crate::cli::RunArgs;
 use crate::network::publish::Publish;
 use crate::network::{Card, tap};
 use crate::problem::Problem;
+use crate::run::kind::Kind;
 use crate::units::whole_mib;
+
+use kernel::Kernel;
 
 /// Ports that can be published.
 const MAX_PUBLISHED: usize = 256;
@@ -40,14 +46,25 @@ pub(super) struct Devices {
     pub(super) publishes: Vec<Publish>,
     /// Where the console goes.
     pub(super) console: Console,
+    /// What gives the console's keys back, if the guest gets all of them.
+    pub(super) detach_keys: Option<DetachKeys>,
     disks: Vec<Value>,
+    /// Whether the first disk is the image of the command line.
+    image_is_disk: bool,
     vsock: Option<String>,
     balloon_mib: u64,
+    kernel: Kernel,
 }
 
 impl Devices {
-    /// Reads the flags; what is wrong with them is added to `problems`.
-    pub(super) fn read(args: &RunArgs, problems: &mut Vec<Problem>) -> Self {
+    /// Reads the flags for an image of `kind`, run from a terminal or not; what is wrong with them
+    /// is added to `problems`.
+    pub(super) fn read(
+        args: &RunArgs,
+        kind: Kind,
+        terminal: bool,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut texts = args.net.clone();
         if texts.is_empty() && !args.publish.is_empty() {
             texts.push("tap".to_owned());
@@ -60,7 +77,11 @@ impl Devices {
             problems.extend(mistakes.into_iter().map(|why| Problem::new(&what, why)));
             nets.push(net);
         }
-        let mut disks = Vec::new();
+        let image = args.image.as_ref().filter(|_| args.kernel.is_some());
+        let mut disks: Vec<Value> = image
+            .map(|path| json!({ "path": absolute(path) }))
+            .into_iter()
+            .collect();
         for text in &args.disk {
             match disk::read(text) {
                 Ok(disk) => disks.push(disk),
@@ -71,14 +92,27 @@ impl Devices {
             }
         }
         let balloon = args.balloon.as_deref().map_or(Ok(0), whole_mib);
+        let kernel = Kernel::read(args, kind, problems);
+        let console = match args.console.as_deref() {
+            Some(text) => Console::read(text),
+            None if kernel.is_booted() && terminal => Console::Stdio,
+            None => Console::Stdout,
+        };
+        let all_keys = console == Console::Stdio && (kernel.is_booted() && terminal);
+        let detach_keys = match args.detach_keys.as_deref() {
+            Some(text) => keys::read(text, &console, terminal)
+                .map_err(|why| problems.push(Problem::new("--detach-keys", why)))
+                .ok(),
+            None => all_keys.then(DetachKeys::default),
+        };
         Self {
             nets,
             publishes: read_publishes(&args.publish, problems),
-            console: args
-                .console
-                .as_deref()
-                .map_or(Console::Stdout, Console::read),
+            console,
+            detach_keys,
             disks,
+            image_is_disk: image.is_some(),
+            kernel,
             vsock: args.vsock_dir.as_deref().map(absolute),
             balloon_mib: balloon
                 .map_err(|why| problems.push(Problem::new("--balloon", why)))
@@ -96,14 +130,25 @@ impl Devices {
             document["vsock"] = json!({ "dir": dir });
         }
         document["balloon_mib"] = json!(self.balloon_mib);
+        self.kernel.describe(document);
+    }
+
+    /// Whether what they belong to is a kernel.
+    pub(super) fn boots_kernel(&self) -> bool {
+        self.kernel.is_booted()
     }
 
     /// What this host has against these devices, which are right in themselves.
     pub(super) fn objections(&self, spec: &SliverSpec) -> Vec<Problem> {
         let taps = spec.nets().iter().filter_map(NetSpec::tap);
         let taps = taps.filter_map(|name| tap::check(name).err());
-        let disks = spec.disks().iter().filter_map(disk::objection);
+        let disks = spec.disks().iter().enumerate();
+        let disks = disks.filter_map(|(index, disk)| {
+            let flag = self.flag_of_disk(index);
+            disk::objection(&format!("{flag} {}", disk.path().display()), disk)
+        });
         let mut problems: Vec<Problem> = taps.chain(disks).collect();
+        problems.extend(kernel::objection(spec));
         problems.extend(spec.vsock().and_then(|vsock| objection_to_dir(vsock.dir())));
         problems.extend(self.console.objection());
         if !self.publishes.is_empty() && self.target(spec).is_none() {
@@ -147,7 +192,11 @@ impl Devices {
         }
         if let Some((index, rest)) = part("disks") {
             let path = self.disks.get(index).and_then(|disk| disk["path"].as_str());
-            return format!("--disk {}: {rest}", path.unwrap_or_default());
+            let flag = self.flag_of_disk(index);
+            return format!("{flag} {}: {rest}", path.unwrap_or_default());
+        }
+        if let Some(flag) = kernel::flag_of(field) {
+            return flag.to_owned();
         }
         match field {
             "nets" => "--net",
@@ -157,6 +206,15 @@ impl Devices {
             other => other,
         }
         .to_owned()
+    }
+}
+
+impl Devices {
+    fn flag_of_disk(&self, index: usize) -> &'static str {
+        match index {
+            0 if self.image_is_disk => "IMAGE",
+            _ => "--disk",
+        }
     }
 }
 

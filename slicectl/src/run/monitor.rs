@@ -44,8 +44,29 @@ pub(super) struct Launch<'a> {
     pub(super) taps: Vec<(usize, BorrowedFd<'a>)>,
     /// Where the guest's console goes.
     pub(super) console: ConsoleOutput<'a>,
-    /// Whether the guest's console reads this process's standard input.
-    pub(super) input: bool,
+    /// Where its input comes from.
+    pub(super) input: ConsoleInput<'a>,
+}
+
+/// Where the input of a guest's console comes from.
+#[derive(Debug)]
+pub(super) enum ConsoleInput<'a> {
+    /// From this process's standard input.
+    Stdin,
+    /// From a pipe.
+    Pipe(BorrowedFd<'a>),
+    /// From nowhere.
+    Nowhere,
+}
+
+impl ConsoleInput<'_> {
+    fn stdio(&self) -> io::Result<Stdio> {
+        Ok(match self {
+            Self::Stdin => Stdio::inherit(),
+            Self::Pipe(pipe) => pipe.try_clone_to_owned()?.into(),
+            Self::Nowhere => Stdio::null(),
+        })
+    }
 }
 
 /// Where the output of a guest's console goes.
@@ -103,9 +124,7 @@ impl Monitor {
             command.arg("--net-fd").arg(tap);
         }
         command.stdout(launch.console.stdio()?);
-        if !launch.input {
-            command.stdin(Stdio::null());
-        }
+        command.stdin(launch.input.stdio()?);
         let now = clock_gettime(ClockId::Monotonic);
         let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
         let mut child = command.arg("--spawned-at").arg(now.to_string()).spawn()?;

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
-use vmm::spec::SliverSpec;
+use vmm::spec::{DEFAULT_LEGACY_MEMORY_MIB, DEFAULT_MEMORY_MIB, SliverSpec};
 
 use crate::cli::RunArgs;
+use crate::doctor::facts::Processor;
 use crate::gdb;
 use crate::host::Memory;
 use crate::kvm::{CannotOpen, KvmFacts};
@@ -18,6 +19,7 @@ use crate::problem::{Failure, MONITOR, Problem, USAGE};
 use crate::units::{format_kib, parse_duration, whole_mib};
 
 use super::flags::Devices;
+use super::kind::Kind;
 
 /// What is known of the host and the user before the run.
 #[derive(Debug, Clone)]
@@ -32,6 +34,10 @@ pub(super) struct Surroundings {
     pub(super) contact: String,
     /// A number that makes the sliver's name unique.
     pub(super) number: u32,
+    /// Whether standard input is a terminal whose keys come to this process.
+    pub(super) terminal: bool,
+    /// Whether the processor runs kernels in hardware.
+    pub(super) processor: Processor,
 }
 
 /// A run whose flags are right and whose host can do it.
@@ -65,14 +71,18 @@ impl Plan {
     }
 }
 
-/// Checks flags first, all of them, then the host.
-pub(super) fn check(args: &RunArgs, around: &Surroundings) -> Result<Plan, Failure> {
+/// Checks flags first, all of them, then the host. `kind` is what the image seems to be.
+pub(super) fn check(args: &RunArgs, kind: Kind, around: &Surroundings) -> Result<Plan, Failure> {
     let mut problems = Vec::new();
+    let devices = Devices::read(args, kind, around.terminal, &mut problems);
     let mut fail = |flag: &str, why: String| problems.push(Problem::new(flag, why));
 
-    let memory_mib = whole_mib(&args.mem)
-        .map_err(|why| fail("--mem", why))
-        .unwrap_or(1);
+    let usual_memory = match devices.boots_kernel() {
+        true => DEFAULT_LEGACY_MEMORY_MIB,
+        false => DEFAULT_MEMORY_MIB,
+    };
+    let memory_mib = args.mem.as_deref().map_or(Ok(usual_memory), whole_mib);
+    let memory_mib = memory_mib.map_err(|why| fail("--mem", why)).unwrap_or(1);
     let vcpus = parse_count(&args.vcpus)
         .map_err(|why| fail("--vcpus", why))
         .unwrap_or(1);
@@ -96,9 +106,9 @@ pub(super) fn check(args: &RunArgs, around: &Surroundings) -> Result<Plan, Failu
         fail("--core", why);
     }
 
-    let devices = Devices::read(args, &mut problems);
-
-    let stem = image_stem(&args.image);
+    let image = image(args);
+    // What runs on a kernel is more of a name than the kernel.
+    let stem = image_stem(args.image.as_deref().unwrap_or(image));
     let name = args
         .name
         .clone()
@@ -109,7 +119,7 @@ pub(super) fn check(args: &RunArgs, around: &Surroundings) -> Result<Plan, Failu
         "slice": args.slice.clone().unwrap_or_else(|| slice_name(&stem)),
         "owner": args.owner.as_deref().unwrap_or(&around.user),
         "contact": args.contact.as_deref().unwrap_or(&around.contact),
-        "image": args.image,
+        "image": image,
         "memory_mib": memory_mib,
         "vcpus": vcpus,
         "args": words,
@@ -128,6 +138,10 @@ pub(super) fn check(args: &RunArgs, around: &Surroundings) -> Result<Plan, Failu
         return Err(Failure::new(USAGE, problems));
     }
     crate::kvm::verdict(&around.kvm, &around.user)
+        .and_then(|()| match kind == Kind::Legacy && !args.slow {
+            true => quick_enough(image, around.processor),
+            false => Ok(()),
+        })
         .map_err(|problem| Failure::new(MONITOR, vec![problem]))?;
     Ok(Plan {
         document,
@@ -137,6 +151,30 @@ pub(super) fn check(args: &RunArgs, around: &Surroundings) -> Result<Plan, Failu
         core: args.core.clone(),
         devices,
     })
+}
+
+/// The file that is booted.
+pub(super) fn image(args: &RunArgs) -> &str {
+    // The command line has one of them.
+    let file = args.kernel.as_deref().or(args.image.as_deref());
+    file.unwrap_or_default()
+}
+
+/// Refuses a kernel where KVM has no help from the processor.
+fn quick_enough(kernel: &str, processor: Processor) -> Result<(), Problem> {
+    match processor {
+        Processor::Vmx | Processor::Svm => Ok(()),
+        Processor::Neither => Err(Problem::new(
+            kernel,
+            "is a kernel, and this host's KVM is page-table based (the processor shows neither VMX \
+             nor SVM): each instruction of a kernel takes microseconds here, and Linux needs an \
+             hour or more to boot",
+        )
+        .mend(
+            "run it on a host with VMX or SVM, or in the lab: cargo run -p integration --bin lab; \
+             --slow runs it here all the same",
+        )),
+    }
 }
 
 /// What is asked for and allowed, but more than this host has.

@@ -53,6 +53,8 @@ pub enum Op {
         #[serde(default)]
         reason: String,
     },
+    /// Presses the power button: a legacy guest ends by itself if it minds. Refused if there is none.
+    PowerButton,
     /// Registers of a paused vCPU. Answered with [`Answer::Registers`].
     ReadRegisters {
         /// Its index.

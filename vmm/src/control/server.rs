@@ -264,6 +264,7 @@ impl Server {
                 machine.end(Exit::stopped(reason));
                 Ok(Answer::Done)
             }
+            Op::PowerButton => Err("the sliver has no power button".to_owned()),
             Op::ReadRegisters { vcpu } => machine
                 .lifecycle
                 .read_registers(vcpu)

@@ -52,9 +52,8 @@ fn take(disk: &mut Value, word: &Word) -> Result<(), String> {
     Ok(())
 }
 
-/// Why a file cannot be this disk.
-pub(super) fn objection(disk: &DiskSpec) -> Option<Problem> {
-    let what = format!("--disk {}", disk.path().display());
+/// Why a file cannot be this disk, which came from `what`.
+pub(super) fn objection(what: &str, disk: &DiskSpec) -> Option<Problem> {
     let (why, mend) = match check(disk) {
         Ok(()) => return None,
         Err(found) => found,

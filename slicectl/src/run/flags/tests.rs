@@ -17,7 +17,7 @@ fn args(line: &[&str]) -> RunArgs {
 /// The devices of a command line, and the spec with them.
 fn devices(line: &[&str]) -> Result<(Devices, SliverSpec), Vec<String>> {
     let mut problems = Vec::new();
-    let devices = Devices::read(&args(line), &mut problems);
+    let devices = Devices::read(&args(line), Kind::Native, false, &mut problems);
     let mut document = json!({
         "version": 1, "name": "x-1", "slice": "local_x", "owner": "a", "contact": "a", "image": "x",
     });
