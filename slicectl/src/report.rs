@@ -52,7 +52,9 @@ pub fn ending(record: &ExitRecord) -> Option<String> {
     let told = match record.exit.kind {
         ExitKind::Exited if message.is_empty() => return None,
         ExitKind::Exited => message,
-        ExitKind::Fault | ExitKind::Timeout if !message.is_empty() => message,
+        ExitKind::Fault | ExitKind::Panicked | ExitKind::Timeout if !message.is_empty() => message,
+        ExitKind::Panicked => "kernel panic".to_owned(),
+        ExitKind::Rebooted => "rebooted: to begin anew, run it again".to_owned(),
         ExitKind::Fault => "fault".to_owned(),
         ExitKind::Timeout => "its time limit was reached".to_owned(),
         ExitKind::Stopped => prefixed("stopped", &message),
@@ -163,6 +165,10 @@ mod tests {
         assert_eq!(ending(&record(Exit::exited(3))), None);
         let told = |exit| ending(&record(exit)).expect("told");
         assert_eq!(told(Exit::stopped("")), "hello-1: stopped");
+        assert_eq!(told(Exit::powered_off()), "hello-1: powered off");
+        assert!(told(Exit::rebooted()).starts_with("hello-1: rebooted"));
+        let panic = Exit::panicked(Some("VFS: no root\u{1b}[m"));
+        assert_eq!(told(panic), r"hello-1: kernel panic: VFS: no root\u{1b}[m");
         assert_eq!(told(Exit::timeout("after 1 s")), "hello-1: after 1 s");
         assert_eq!(told(Exit::error("no\nway")), r"hello-1: failed: no\nway");
     }

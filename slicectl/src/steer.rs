@@ -213,9 +213,16 @@ fn state(status: &Status) -> &'static str {
     }
 }
 
+fn kind(status: &Status) -> &'static str {
+    match status.legacy {
+        true => "legacy",
+        false => "native",
+    }
+}
+
 fn table(found: &[Status]) -> String {
     let head = [
-        "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY", "VCPUS", "SLICE", "OWNER",
+        "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY", "VCPUS", "KIND", "SLICE", "OWNER",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(found.iter().map(|status| {
@@ -227,6 +234,7 @@ fn table(found: &[Status]) -> String {
             format_micros(status.cpu_us.guest.saturating_add(status.cpu_us.monitor)),
             format_kib(status.memory_kib),
             status.vcpus.to_string(),
+            kind(status).to_owned(),
             printable(&status.slice),
             printable(&status.owner),
         ]
@@ -242,6 +250,7 @@ fn describe(status: &Status) -> String {
         row("owner", printable(&status.owner)),
         row("contact", printable(&status.contact)),
         row("image", printable(&status.image)),
+        row("kind", kind(status).to_owned()),
         row("state", state(status).to_owned()),
         row("pid", status.pid.to_string()),
         row(
@@ -270,6 +279,7 @@ mod tests {
             owner: "Ada\x1b[2J".to_owned(),
             contact: "ada@host".to_owned(),
             image: "/i".to_owned(),
+            legacy: true,
             pid: 7,
             state: State::Paused,
             uptime_ms: 61_000,
@@ -287,7 +297,9 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[0].starts_with("NAME     STATE"), "{table}");
         assert!(
-            lines[1].contains("paused") && lines[1].contains("1m 1s"),
+            ["paused", "1m 1s", "legacy"]
+                .iter()
+                .all(|word| lines[1].contains(word)),
             "{table}"
         );
         let told = describe(&status);

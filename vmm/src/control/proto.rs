@@ -200,6 +200,9 @@ pub struct Status {
     pub contact: String,
     /// Its image.
     pub image: String,
+    /// Whether that is a legacy image.
+    #[serde(default)]
+    pub legacy: bool,
     /// Process id of its monitor.
     pub pid: u32,
     /// What it is doing.

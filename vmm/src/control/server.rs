@@ -264,7 +264,11 @@ impl Server {
                 machine.end(Exit::stopped(reason));
                 Ok(Answer::Done)
             }
-            Op::PowerButton => Err("the sliver has no power button".to_owned()),
+            Op::PowerButton => machine
+                .legacy()
+                .map(|legacy| legacy.press_power_button())
+                .map(|()| Answer::Done)
+                .ok_or_else(|| "a native sliver has no power button".to_owned()),
             Op::ReadRegisters { vcpu } => machine
                 .lifecycle
                 .read_registers(vcpu)
@@ -408,6 +412,7 @@ impl Server {
             owner: self.spec.owner().to_owned(),
             contact: self.spec.contact().to_owned(),
             image: self.spec.image().display().to_string(),
+            legacy: self.machine.legacy().is_some(),
             pid: std::process::id(),
             state: self.machine.lifecycle.state(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
