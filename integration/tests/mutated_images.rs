@@ -188,7 +188,7 @@ fn run_to_some_end(file: &[u8]) {
     if exit.kind == ExitKind::Error {
         assert!(exit.detail.message.contains(path_str(&path)), "{ended:#?}");
     } else {
-        Image::open(&path).expect("what ran was accepted");
+        Image::open(&path, None).expect("what ran was accepted");
     }
 }
 

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use slice_abi::info::access;
 use slice_abi::layout::{RAM_BASE, RAM_LIMIT};
-use vmm::boot::image::{self, ImageError};
+use vmm::boot::image::{self, Found, ImageError};
+use vmm::boot::legacy::{Entrance, Kernel, least_memory_mib};
 use vmm::boot::slice::layout::Layout;
-use vmm::boot::slice::{NativeImage, Segment};
+use vmm::boot::slice::{Examination, NativeImage, Segment};
 
 use crate::cli::InspectArgs;
 use crate::images::Places;
@@ -31,7 +32,7 @@ pub struct Inspection {
     pub file: PathBuf,
     /// Its size in bytes.
     pub size: u64,
-    /// `native`, or `unknown` if it has no slice note.
+    /// `native`, `kernel`, or `unknown` if it has no slice note and is no kernel.
     pub kind: &'static str,
     /// The slice ABI it was built for.
     pub abi_version: Option<u32>,
@@ -78,16 +79,40 @@ pub fn run(args: &InspectArgs) -> Result<u8, Failure> {
 /// Looks at an image file.
 pub fn inspect(path: &Path) -> Result<Inspection, Problem> {
     let unreadable = |why: String| Problem::new(format!("image {}", path.display()), why);
-    let found = image::inspect(path).map_err(|error| match error {
+    let found = image::inspect(path, None).map_err(|error| match error {
         ImageError::Open { source, .. } => unreadable(format!("cannot be opened: {source}")),
         ImageError::Read { source, .. } => unreadable(format!("cannot be read: {source}")),
         ImageError::NotAFile { what, .. } => unreadable(format!("is {what}, not a regular file")),
-        refused @ ImageError::Refused { .. } => unreadable(refused.to_string()),
+        refused @ (ImageError::Refused { .. } | ImageError::NotBootable { .. }) => {
+            unreadable(refused.to_string())
+        }
     })?;
     let size = path.metadata().map(|metadata| metadata.len());
-    let mut told = Inspection {
+    let told = Inspection {
         file: path.to_owned(),
         size: size.map_err(|error| unreadable(error.to_string()))?,
+        kind: "unknown",
+        abi_version: None,
+        entry: None,
+        stack_size: None,
+        segments: Vec::new(),
+        memory_mib: None,
+        symbols: has_symbols(path),
+        problems: Vec::new(),
+    };
+    Ok(match found {
+        Found::Native(examination) => tell_native(told, examination),
+        Found::Kernel(kernel) => tell_kernel(told, &kernel),
+        Found::BrokenKernel(problem) => Inspection {
+            kind: "kernel",
+            problems: vec![problem.to_string()],
+            ..told
+        },
+    })
+}
+
+fn tell_native(told: Inspection, found: Examination) -> Inspection {
+    let mut told = Inspection {
         kind: if found.abi_version.is_some() {
             "native"
         } else {
@@ -97,9 +122,8 @@ pub fn inspect(path: &Path) -> Result<Inspection, Problem> {
         entry: found.entry,
         stack_size: found.stack_size,
         segments: found.segments.iter().map(tell_segment).collect(),
-        memory_mib: None,
-        symbols: has_symbols(path),
         problems: found.problems.iter().map(ToString::to_string).collect(),
+        ..told
     };
     if let Ok(native) = found.into_image() {
         told.memory_mib = memory_needed(&native);
@@ -108,7 +132,22 @@ pub fn inspect(path: &Path) -> Result<Inspection, Problem> {
                 .push("no amount of memory would hold it".to_owned());
         }
     }
-    Ok(told)
+    told
+}
+
+fn tell_kernel(told: Inspection, kernel: &Kernel) -> Inspection {
+    let entry = match kernel.entrance() {
+        Entrance::Linux(entry) => entry,
+        Entrance::Pvh(entry) => u64::from(entry),
+    };
+    let memory = least_memory_mib(kernel, 0);
+    Inspection {
+        kind: "kernel",
+        entry: Some(entry),
+        memory_mib: memory.ok(),
+        problems: memory.err().iter().map(ToString::to_string).collect(),
+        ..told
+    }
 }
 
 /// The least number of MiB that the monitor's layout accepts.

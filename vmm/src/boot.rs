@@ -2,4 +2,5 @@
 
 pub mod image;
 pub mod legacy;
+mod note;
 pub mod slice;

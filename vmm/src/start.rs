@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::boot::image::{Image, ImageError};
+use crate::boot::image::{Image, ImageError, ImageKind};
 use crate::boot::slice::layout::TooSmall;
 use crate::boot::slice::load::LoadError;
 use crate::control::bell::Bell;
@@ -30,7 +30,7 @@ use crate::kvm::vcpu::Vcpu;
 use crate::kvm::vm::{self, KvmError};
 use crate::machine::{EndGuard, Machine};
 use crate::say::shown_path;
-use crate::spec::SliverSpec;
+use crate::spec::{KernelSpec, SliverSpec};
 use crate::stopwatch::Stopwatch;
 
 /// A sliver could not be started.
@@ -39,6 +39,8 @@ use crate::stopwatch::Stopwatch;
 pub enum StartError {
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error("{} is a kernel, which this monitor does not boot", shown_path(.0))]
+    Legacy(PathBuf),
     #[error("{}: {problem}", shown_path(image))]
     TooSmall { image: PathBuf, problem: TooSmall },
     #[error("{}: {problem}", shown_path(image))]
@@ -162,7 +164,11 @@ fn begin(
     outside: Outside,
     watch: Stopwatch,
 ) -> Result<(JoinHandle<Milestones>, Birth), StartError> {
-    let (file, image) = Image::open(spec.image())?.into_parts();
+    let protocol = spec.kernel().map(KernelSpec::protocol);
+    let (file, kind) = Image::open(spec.image(), protocol)?.into_parts();
+    let ImageKind::Native(image) = kind else {
+        return Err(StartError::Legacy(spec.image().to_owned()));
+    };
     let guest = native::plan(spec, file, image)?;
     check_host_memory(spec)?;
     let devices = assemble(spec, outside)?;

@@ -3,14 +3,23 @@
 //! The file may be hostile. Nothing of it is believed before it is checked, nothing is read beyond
 //! its end, and a file that is not a regular one (a FIFO, a device, a directory) is not read at all.
 
+mod foreign;
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::say::shown_path;
+use object::elf::ELFMAG;
 
+use super::legacy::{Headers, Kernel, KernelProblem};
 use super::slice::{Examination, NativeImage, Problem, examine};
+use crate::say::shown_path;
+use crate::spec::Protocol;
+
+pub(crate) use foreign::machine_name;
 
 /// Bytes that can be read at any place, such as a file.
 pub trait ReadAt {
@@ -58,6 +67,17 @@ impl ReadAt for ImageFile {
     }
 }
 
+/// A file could not be opened to be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The system refuses.
+    #[error("{0}")]
+    System(#[from] io::Error),
+    /// It is not a regular file.
+    #[error("it is {0}, not a regular file")]
+    NotAFile(&'static str),
+}
+
 /// Why a file is not an image that can be run.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -100,6 +120,14 @@ pub enum ImageError {
         /// Every reason, at least one.
         problems: Vec<Problem>,
     },
+    /// It is a kernel, or meant to be one, that cannot be booted.
+    #[error("{} is not a kernel that can be booted: {problem}", shown_path(path))]
+    NotBootable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: KernelProblem,
+    },
 }
 
 fn list(problems: &[Problem]) -> String {
@@ -114,73 +142,157 @@ fn list(problems: &[Problem]) -> String {
 #[derive(Debug)]
 pub struct Image {
     file: ImageFile,
-    native: NativeImage,
+    kind: ImageKind,
+}
+
+/// What an image is, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImageKind {
+    /// It was built for the slice ABI.
+    Native(NativeImage),
+    /// It is a kernel that brings its own idea of a machine.
+    Kernel(Box<Kernel>),
+}
+
+/// What was found in a file, whether or not it can be run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// It is a native image, or nothing that is known; with every objection.
+    Native(Examination),
+    /// A kernel that can be booted.
+    Kernel(Box<Kernel>),
+    /// A kernel that cannot.
+    BrokenKernel(KernelProblem),
 }
 
 impl Image {
-    /// Opens and checks an image.
-    pub fn open(path: &Path) -> Result<Self, ImageError> {
-        let file = open_file(path)?;
-        let examination = examine(&file).map_err(|source| ImageError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        match examination.into_image() {
-            Ok(native) => Ok(Self { file, native }),
-            Err(problems) => Err(ImageError::Refused {
-                path: path.to_owned(),
-                problems,
-            }),
+    /// Opens an image, tells its kind and checks it. `protocol` is how the spec says to boot it:
+    /// anything but [`Protocol::Auto`] makes it a kernel whatever it looks like.
+    pub fn open(path: &Path, protocol: Option<Protocol>) -> Result<Self, ImageError> {
+        let (file, found) = look_at(path, protocol)?;
+        let path = path.to_owned();
+        let kind = match found {
+            Found::Native(examination) => match examination.into_image() {
+                Ok(native) => ImageKind::Native(native),
+                Err(problems) => return Err(ImageError::Refused { path, problems }),
+            },
+            Found::Kernel(kernel) => ImageKind::Kernel(kernel),
+            Found::BrokenKernel(problem) => return Err(ImageError::NotBootable { path, problem }),
+        };
+        Ok(Self { file, kind })
+    }
+
+    /// The native image, if it is one.
+    pub fn native(&self) -> Option<&NativeImage> {
+        match &self.kind {
+            ImageKind::Native(native) => Some(native),
+            ImageKind::Kernel(_) => None,
+        }
+    }
+
+    /// The kernel, if it is one.
+    pub fn kernel(&self) -> Option<&Kernel> {
+        match &self.kind {
+            ImageKind::Native(_) => None,
+            ImageKind::Kernel(kernel) => Some(kernel),
         }
     }
 
     /// The file to load it from, and what it is.
-    pub fn into_parts(self) -> (ImageFile, NativeImage) {
-        (self.file, self.native)
+    pub fn into_parts(self) -> (ImageFile, ImageKind) {
+        (self.file, self.kind)
     }
 }
 
-/// Looks at a file without demanding that it can be run: what was found and every objection.
-pub fn inspect(path: &Path) -> Result<Examination, ImageError> {
-    let file = open_file(path)?;
-    examine(&file).map_err(|source| ImageError::Read {
-        path: path.to_owned(),
-        source,
-    })
+/// Looks at a file without demanding that it can be run; `protocol` as in [`Image::open`].
+pub fn inspect(path: &Path, protocol: Option<Protocol>) -> Result<Found, ImageError> {
+    look_at(path, protocol).map(|(_, found)| found)
 }
 
-fn open_file(path: &Path) -> Result<ImageFile, ImageError> {
-    let open = |source| ImageError::Open {
+fn look_at(path: &Path, protocol: Option<Protocol>) -> Result<(ImageFile, Found), ImageError> {
+    let file = ImageFile::open(path).map_err(|error| match error {
+        OpenError::System(source) => ImageError::Open {
+            path: path.to_owned(),
+            source,
+        },
+        OpenError::NotAFile(what) => ImageError::NotAFile {
+            path: path.to_owned(),
+            what,
+        },
+    })?;
+    let found = find_out(&file, protocol).map_err(|source| ImageError::Read {
         path: path.to_owned(),
         source,
+    })?;
+    Ok((file, found))
+}
+
+/// What these bytes are; `protocol` as in [`Image::open`]. Fails only if reading does.
+pub fn find_out<R: ReadAt + ?Sized>(file: &R, protocol: Option<Protocol>) -> io::Result<Found> {
+    let mut start = vec![0; file.len().min(foreign::ENOUGH) as usize];
+    file.read_exact_at(&mut start, 0)?;
+    let kernel = if start.starts_with(&ELFMAG) {
+        find_out_elf(file, protocol)?
+    } else if Kernel::is_bzimage(&start) {
+        Some(Kernel::from_bzimage(file, protocol.unwrap_or_default())?)
+    } else {
+        foreign::recognise(&start).map(Err)
     };
-    // Looked at before it is opened: opening some devices is an act in itself.
-    check_is_file(path, &fs::metadata(path).map_err(open)?)?;
-    // Without O_NONBLOCK, opening a FIFO would wait for its writer.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(open)?;
-    let metadata = file.metadata().map_err(open)?;
-    check_is_file(path, &metadata)?;
-    Ok(ImageFile {
-        file,
-        len: metadata.len(),
+    Ok(match kernel {
+        Some(Ok(kernel)) => Found::Kernel(Box::new(kernel)),
+        Some(Err(problem)) => Found::BrokenKernel(problem),
+        None => Found::Native(examine(file)?),
     })
 }
 
-fn check_is_file(path: &Path, metadata: &Metadata) -> Result<(), ImageError> {
+/// The kernel that an ELF file is, unless it is to be looked at as a native image.
+fn find_out_elf<R: ReadAt + ?Sized>(
+    file: &R,
+    protocol: Option<Protocol>,
+) -> io::Result<Option<Result<Kernel, KernelProblem>>> {
+    let protocol = protocol.unwrap_or_default();
+    let said = protocol != Protocol::Auto;
+    if !said && examine(file)?.has_note {
+        return Ok(None);
+    }
+    Ok(match Headers::read(file)? {
+        Ok(headers) if said || headers.is_kernel() => Some(Kernel::from_elf(&headers, protocol)),
+        Err(problem) if said => Some(Err(problem)),
+        Ok(_) | Err(_) => None,
+    })
+}
+
+impl ImageFile {
+    /// Opens a regular file.
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+        // Looked at before it is opened: opening some devices is an act in itself.
+        check_is_file(&fs::metadata(path)?)?;
+        // Without O_NONBLOCK, opening a FIFO would wait for its writer.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)?;
+        let metadata = file.metadata()?;
+        check_is_file(&metadata)?;
+        Ok(Self {
+            file,
+            len: metadata.len(),
+        })
+    }
+
+    /// The file itself, whose position is nobody's.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+fn check_is_file(metadata: &Metadata) -> Result<(), OpenError> {
     if metadata.is_file() {
         return Ok(());
     }
-    let what = if metadata.is_dir() {
+    Err(OpenError::NotAFile(if metadata.is_dir() {
         "a directory"
     } else {
         "a device, pipe or socket"
-    };
-    Err(ImageError::NotAFile {
-        path: path.to_owned(),
-        what,
-    })
+    }))
 }

@@ -23,13 +23,11 @@ use slice_abi::layout::{
     MAX_SEGMENTS, MAX_STACK_SIZE, MIN_STACK_SIZE, PAGE_SIZE, RAM_BASE, RAM_LIMIT,
 };
 
-use crate::boot::image::ReadAt;
+use crate::boot::image::{ReadAt, machine_name};
+use crate::boot::note::MAX_NOTE_BYTES;
 
 /// The most program headers that are looked at.
 const MAX_PROGRAM_HEADERS: u16 = 64;
-
-/// The most bytes of one note segment that are looked at.
-const MAX_NOTE_BYTES: u64 = 64 << 10;
 
 /// A loadable segment, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +98,8 @@ pub struct Examination {
     pub stack_size: Option<u64>,
     /// The loadable segments that are sound by themselves.
     pub segments: Vec<Segment>,
+    /// Whether it has a slice note, sound or not.
+    pub has_note: bool,
     /// Everything that speaks against running it.
     pub problems: Vec<Problem>,
 }
@@ -128,11 +128,11 @@ pub enum Problem {
     NotElf(String),
     #[error("it is truncated: {what} needs bytes up to {needed}, the file has {len}")]
     Truncated { what: String, needed: u64, len: u64 },
-    #[error("it is a 32-bit ELF file")]
+    #[error("it is a 32-bit ELF file, and no kernel with a PVH note")]
     NotElf64,
     #[error("it is big endian")]
     BigEndian,
-    #[error("it is for another machine (ELF machine {0}), not x86-64")]
+    #[error("it is for another machine, {}, not x86-64", machine_name(*.0))]
     WrongMachine(u16),
     #[error("it is position independent: link it with -static -no-pie")]
     PositionIndependent,
@@ -170,7 +170,10 @@ pub enum Problem {
     ReadOnlyAboveWritable(usize),
     #[error("its entry point {0:#x} is not in an executable segment")]
     EntryOutside(u64),
-    #[error("it has no slice note (.note.slice): it was not built as a native image")]
+    #[error(
+        "it has no slice note (.note.slice): it was not built as a native image; to boot it as a \
+         kernel, say its protocol, linux or pvh"
+    )]
     NoNote,
     #[error("it has more than one slice note")]
     SecondNote,
@@ -256,10 +259,6 @@ fn read_headers<R: ReadAt + ?Sized>(
 fn what_else(start: &[u8]) -> Problem {
     let what = if start.is_empty() {
         return Problem::Empty;
-    } else if start.get(0x202..0x206) == Some(b"HdrS") {
-        "a Linux kernel (bzImage), which this monitor does not boot"
-    } else if start.starts_with(&[0x1f, 0x8b]) {
-        "a gzip file"
     } else if start.starts_with(b"#!") {
         "a script"
     } else if start.starts_with(b"QFI\xfb") {
@@ -415,6 +414,7 @@ fn check_notes<R: ReadAt + ?Sized>(
         file.read_exact_at(&mut bytes, offset)?;
         notes.extend(note::find(&bytes));
     }
+    found.has_note = !notes.is_empty();
     match notes.as_slice() {
         [] => found.problems.push(Problem::NoNote),
         [desc] => note::check(desc, found),

@@ -3,15 +3,9 @@
 use kvm_bindings::{Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
 
 use super::Vcpu;
-use crate::boot::legacy::{Entry, Mode};
+use crate::boot::legacy::{CODE, DATA, Entry, Mode, TASK};
 use crate::kvm::cpuid::legacy::LegacyCpuid;
 use crate::kvm::vm::{KvmError, Vm};
-
-/// Selectors of flat code and data, as both boot protocols have them.
-const CODE: u16 = 0x10;
-const DATA: u16 = 0x18;
-/// A task state segment, which must be there and is not used.
-const TASK: u16 = 0x20;
 
 const CR0_PE_ET: u64 = 1 << 0 | 1 << 4;
 const CR0_PG: u64 = 1 << 31;

@@ -5,31 +5,11 @@ use slice_abi::layout::{DEFAULT_STACK_SIZE, MAX_STACK_SIZE, MIN_STACK_SIZE, PAGE
 use slice_abi::note::{NOTE_NAME, NOTE_TYPE, NoteDesc};
 
 use super::{Examination, Problem};
+use crate::boot::note;
 
-/// The contents of all slice notes among the notes in `bytes` (gABI, "Note Section").
-pub(super) fn find(mut bytes: &[u8]) -> Vec<Vec<u8>> {
-    let mut found = Vec::new();
-    while let Some((head, rest)) = bytes.split_at_checked(12) {
-        let word = |i: usize| u32::from_le_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]);
-        let (name_len, desc_len, kind) = (word(0) as usize, word(4) as usize, word(8));
-        let Some((name, rest)) = split_padded(rest, name_len) else {
-            break;
-        };
-        let Some((desc, rest)) = split_padded(rest, desc_len) else {
-            break;
-        };
-        if name == NOTE_NAME && kind == NOTE_TYPE {
-            found.push(desc.to_vec());
-        }
-        bytes = rest;
-    }
-    found
-}
-
-/// The first `len` bytes, and what follows them at the next multiple of four.
-fn split_padded(bytes: &[u8], len: usize) -> Option<(&[u8], &[u8])> {
-    let rest = bytes.get(len.checked_next_multiple_of(4)?.min(bytes.len())..)?;
-    Some((bytes.get(..len)?, rest))
+/// The contents of all slice notes among the notes in `bytes`.
+pub(super) fn find(bytes: &[u8]) -> Vec<Vec<u8>> {
+    note::find(bytes, NOTE_NAME, NOTE_TYPE)
 }
 
 /// Checks the content of the slice note.

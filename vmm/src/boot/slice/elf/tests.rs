@@ -106,11 +106,7 @@ fn files_of_other_kinds_are_named() {
     assert_eq!(says(b""), "it is empty");
     assert_eq!(says(b"#!/bin/sh\n"), "it is a script, not an ELF file");
     assert_eq!(says(b"hello"), "it is a text file, not an ELF file");
-    assert!(says(&[0x1f, 0x8b, 8]).contains("gzip"));
     assert!(says(&[0; 4096]).contains("unknown"));
-    let mut kernel = vec![0; 4096];
-    put(&mut kernel, 0x202, b"HdrS");
-    assert!(says(&kernel).contains("Linux kernel"));
 }
 
 #[test]

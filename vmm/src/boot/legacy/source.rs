@@ -1,0 +1,120 @@
+//! A file as loaders read it: from its start to a length that was checked, in pieces, straight into
+//! guest memory, and only as long as the start is not given up.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use vm_memory::bitmap::BitmapSlice;
+use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
+
+use super::LoadError;
+
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 20;
+
+/// A file to load from.
+pub(super) struct Source<'a> {
+    file: &'a File,
+    len: u64,
+    go_on: &'a dyn Fn() -> bool,
+    stopped: Option<Stopped>,
+}
+
+/// Why reading went no further. What libraries tell of it is less.
+enum Stopped {
+    GivenUp,
+    Failed(io::Error),
+}
+
+impl<'a> Source<'a> {
+    /// The first `len` bytes of `file`. `go_on` is asked before each piece.
+    pub(super) fn new(file: &'a File, len: u64, go_on: &'a dyn Fn() -> bool) -> Self {
+        Self {
+            file,
+            len,
+            go_on,
+            stopped: None,
+        }
+    }
+
+    /// Why loading `what` from here failed; `told` is what the loader says.
+    pub(super) fn error(self, what: &str, told: impl ToString) -> LoadError {
+        match self.stopped {
+            Some(Stopped::GivenUp) => LoadError::GivenUp,
+            Some(Stopped::Failed(source)) => LoadError::Read {
+                what: what.to_owned(),
+                source,
+            },
+            None => LoadError::Read {
+                what: what.to_owned(),
+                source: io::Error::other(told.to_string()),
+            },
+        }
+    }
+
+    /// Notes what ended the reading; what came is given on.
+    fn note(&mut self, read: io::Result<usize>, wanted: usize) -> io::Result<usize> {
+        let failed = match &read {
+            Ok(0) if wanted > 0 => io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "it has become shorter than it was",
+            ),
+            // Loaders try again.
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                match error.raw_os_error() {
+                    Some(code) => io::Error::from_raw_os_error(code),
+                    None => io::Error::from(error.kind()),
+                }
+            }
+            _ => return read,
+        };
+        self.stopped = Some(Stopped::Failed(failed));
+        read
+    }
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut file = self.file;
+        let read = file.read(buf);
+        self.note(read, buf.len())
+    }
+}
+
+impl ReadVolatile for Source<'_> {
+    fn read_volatile<B: BitmapSlice>(
+        &mut self,
+        buf: &mut VolatileSlice<B>,
+    ) -> Result<usize, VolatileMemoryError> {
+        if !(self.go_on)() {
+            self.stopped = Some(Stopped::GivenUp);
+            return Err(VolatileMemoryError::IOError(io::ErrorKind::Other.into()));
+        }
+        let wanted = buf.len().min(PIECE);
+        let mut piece = buf.subslice(0, wanted)?;
+        let mut file = self.file;
+        let read = match file.read_volatile(&mut piece) {
+            Ok(count) => Ok(count),
+            Err(VolatileMemoryError::IOError(error)) => Err(error),
+            Err(other) => return Err(other),
+        };
+        self.note(read, wanted)
+            .map_err(VolatileMemoryError::IOError)
+    }
+}
+
+impl Seek for Source<'_> {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        let mut file = self.file;
+        match position {
+            // To a loader, the file ends where what was checked of it does.
+            SeekFrom::End(offset) => {
+                let position = self.len.checked_add_signed(offset);
+                file.seek(SeekFrom::Start(
+                    position.ok_or(io::ErrorKind::InvalidInput)?,
+                ))
+            }
+            other => file.seek(other),
+        }
+    }
+}
