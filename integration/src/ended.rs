@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output};
 
 use vmm::exit::{ExitKind, ExitRecord, Fault};
 
@@ -76,4 +76,16 @@ impl Ended {
     pub fn killed_by(&self) -> Option<i32> {
         self.status.signal()
     }
+}
+
+/// Asserts that `slicectl` refused before anything began, in one line that holds all of `words`.
+#[track_caller]
+pub fn assert_refused(output: &Output, status: i32, words: &[&str]) {
+    assert_eq!(output.status.code(), Some(status), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr);
+    let line = told.lines().next().unwrap_or_default();
+    for word in words {
+        assert!(line.contains(word), "{word:?} is missing: {told}");
+    }
+    assert_eq!(output.stdout, b"");
 }

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use integration::ended::assert_refused;
 use integration::kv::{Kv, Reply};
 use integration::needs_kvm;
 use integration::service::{Kind, Service};
@@ -27,18 +28,6 @@ fn blast(disk: impl Into<std::ffi::OsString>, way: &str) -> Output {
         .disk(disk)
         .args(args)
         .run(Kind::Slice)
-}
-
-/// Asserts that it was refused before anything began, in one line that names the disk.
-#[track_caller]
-fn assert_refused(output: &Output, status: i32, words: &[&str]) {
-    assert_eq!(output.status.code(), Some(status), "{output:?}");
-    let told = String::from_utf8_lossy(&output.stderr);
-    let line = told.lines().next().unwrap_or_default();
-    for word in words {
-        assert!(line.contains(word), "{word:?} is missing: {told}");
-    }
-    assert_eq!(output.stdout, b"");
 }
 
 #[test]

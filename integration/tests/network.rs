@@ -6,9 +6,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::Output;
 use std::time::Duration;
 
+use integration::ended::assert_refused;
 use integration::needs_kvm;
 use integration::service::{GUEST, GUEST_V6, Kind, PORT, Running, Service};
 use integration::sliver::until;
@@ -92,18 +92,6 @@ fn a_slice_is_reached_at_all_addresses_of_all_its_cards() {
             assert_datagrams_come_back(SocketAddr::new(address, PORT));
         }
     });
-}
-
-/// Asserts that it was refused before anything began, in one line that names `word`.
-#[track_caller]
-fn assert_refused(output: &Output, status: i32, words: &[&str]) {
-    assert_eq!(output.status.code(), Some(status), "{output:?}");
-    let told = String::from_utf8_lossy(&output.stderr);
-    let line = told.lines().next().unwrap_or_default();
-    for word in words {
-        assert!(line.contains(word), "{word:?} is missing: {told}");
-    }
-    assert_eq!(output.stdout, b"");
 }
 
 #[test]
