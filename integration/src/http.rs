@@ -2,10 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
-/// How long an answer may take: long enough for a busy machine, short enough to see a hang.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::tcp;
 
 /// A connection.
 #[derive(Debug)]
@@ -25,11 +23,7 @@ pub struct Answer {
 impl Http {
     /// Connects.
     pub fn connect(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(to)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self(BufReader::new(stream)))
+        tcp::connect(to).map(Self)
     }
 
     /// Sends bytes as they are.

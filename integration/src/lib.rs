@@ -18,6 +18,7 @@ pub mod outlet;
 pub mod service;
 pub mod sliver;
 pub mod taps;
+mod tcp;
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
