@@ -2,6 +2,7 @@
 # Installs the Debian packages that building needs, and with an argument what more is needed:
 #   resources/setup.sh           to build and run: a C linker
 #   resources/setup.sh tests     to run every test: gdb
+#   resources/setup.sh lab       to run Linux guests in the lab: QEMU, which emulates its host
 #   resources/setup.sh fuzz      to fuzz: a C++ compiler
 #   resources/setup.sh benches   to run every benchmark: what it is compared with
 # Does nothing, and asks nobody, where they are there already.
@@ -19,6 +20,11 @@ need cc gcc libc6-dev
 case "${1:-}" in
     "") ;;
     tests) need gdb gdb ;;
+    lab)
+        need qemu-system-x86_64 qemu-system-x86
+        need mke2fs e2fsprogs
+        need strip binutils
+        ;;
     fuzz) need c++ g++ ;;
     benches)
         need qemu-system-x86_64 qemu-system-x86
@@ -28,7 +34,7 @@ case "${1:-}" in
         need fio fio
         need wrk wrk
         ;;
-    *) echo "usage: $0 [tests|fuzz|benches]" >&2; exit 2 ;;
+    *) echo "usage: $0 [tests|lab|fuzz|benches]" >&2; exit 2 ;;
 esac
 [ -n "$missing" ] || exit 0
 

@@ -24,8 +24,22 @@ pub fn target_dir() -> PathBuf {
     workspace().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
+static GIVEN_SLICEVMM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Takes this as the monitor, where there is neither source tree nor cargo.
+///
+/// # Panics
+/// If there is another one already.
+pub fn give_slicevmm(path: PathBuf) {
+    let given = GIVEN_SLICEVMM.set(path);
+    given.expect("the monitor is given once");
+}
+
 /// The monitor, as it is released.
 pub fn slicevmm() -> &'static Path {
+    if let Some(given) = GIVEN_SLICEVMM.get() {
+        return given;
+    }
     static BUILT: OnceLock<Executables> = OnceLock::new();
     &built(&BUILT, || {
         cargo_build(&["--release", "-p", "vmm", "--bin", "slicevmm"], None)
@@ -38,6 +52,22 @@ pub fn slicectl() -> &'static Path {
     &built(&BUILT, || {
         cargo_build(&["--release", "-p", "slicectl", "--bin", "slicectl"], None)
     })["slicectl"]
+}
+
+/// What runs the lab's cases.
+pub fn lab_inside() -> &'static Path {
+    static BUILT: OnceLock<Executables> = OnceLock::new();
+    &built(&BUILT, || {
+        cargo_build(&["-p", "integration", "--bin", "lab-inside"], None)
+    })["lab-inside"]
+}
+
+/// The tool of the lab's Linux guests.
+pub fn lab_guest() -> &'static Path {
+    static BUILT: OnceLock<Executables> = OnceLock::new();
+    &built(&BUILT, || {
+        cargo_build(&["--release", "-p", "lab-guest"], None)
+    })["lab-guest"]
 }
 
 /// The native image of an example slice.

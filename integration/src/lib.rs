@@ -3,7 +3,8 @@
 //! [`artifacts`] builds what is run, [`sliver`] runs it, [`client`] steers it, [`ended`] tells how it
 //! ended, [`outlet`] reads its output now and then, [`elf`] makes image files that nobody would ship.
 //! [`hostile`] runs guests that misbehave by the dozen, [`taps`] connects their network cards.
-//! [`service`] runs an example that serves, [`http`] and [`kv`] are clients of such.
+//! [`service`] runs an example that serves, [`http`] and [`kv`] are clients of such. [`lab`] is a host
+//! for Linux guests wherever there is none.
 //! A test that needs KVM begins with [`needs_kvm!`].
 
 pub mod artifacts;
@@ -14,7 +15,9 @@ pub mod guests;
 pub mod hostile;
 pub mod http;
 pub mod kv;
+pub mod lab;
 pub mod outlet;
+pub mod pss;
 pub mod service;
 pub mod sliver;
 pub mod taps;

@@ -50,6 +50,7 @@ pub struct Sliver {
     taps: Vec<(usize, Arc<OwnedFd>)>,
     starter: Vec<&'static str>,
     place: Option<Arc<TempDir>>,
+    patience: Duration,
 }
 
 /// A running sliver. Dropped, it is killed.
@@ -61,6 +62,7 @@ pub struct Running {
     files: String,
     place: Arc<TempDir>,
     status: Option<ExitStatus>,
+    patience: Duration,
 }
 
 impl Sliver {
@@ -86,6 +88,7 @@ impl Sliver {
             taps: Vec::new(),
             starter: Vec::new(),
             place: None,
+            patience: PATIENCE,
         }
     }
 
@@ -172,6 +175,12 @@ impl Sliver {
         self
     }
 
+    /// That may take longer than a test's usually do.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -239,6 +248,7 @@ impl Sliver {
             files: self.files,
             place,
             status: None,
+            patience: self.patience,
         }
     }
 
@@ -283,7 +293,8 @@ impl Running {
     /// # Panics
     /// If that does not happen in time.
     pub fn wait_for_console(&self, text: &str) {
-        until(&format!("the console shows {text:?}"), || {
+        let what = format!("the console shows {text:?}");
+        until_within(self.patience, &what, || {
             self.console().contains(text).then_some(())
         });
     }
@@ -291,6 +302,11 @@ impl Running {
     /// What the guest has printed so far.
     pub fn console(&self) -> String {
         read_output(&self.place, &self.files, "console")
+    }
+
+    /// What the monitor has said so far.
+    pub fn errors(&self) -> String {
+        read_output(&self.place, &self.files, "errors")
     }
 
     /// Sends the monitor a signal.
@@ -333,7 +349,8 @@ impl Running {
     /// # Panics
     /// If it does not end in time; it is killed then.
     pub fn wait(self) -> Ended {
-        self.wait_within(PATIENCE)
+        let patience = self.patience;
+        self.wait_within(patience)
     }
 
     /// The same with less patience.
@@ -367,7 +384,7 @@ impl Running {
 
     fn record(&self) -> Option<ExitRecord> {
         if let Some(tie) = &self.tie {
-            tie.set_read_timeout(Some(PATIENCE))
+            tie.set_read_timeout(Some(self.patience))
                 .expect("a socket takes a timeout");
             while let Some(notice) = read_frame(tie).expect("the tie carries whole frames") {
                 if let Notice::Ended(record) = notice {
@@ -409,8 +426,20 @@ pub fn run_dir(place: &TempDir) -> PathBuf {
 ///
 /// # Panics
 /// If it does not work in time.
-pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, attempt)
+}
+
+/// The same with more or less patience.
+///
+/// # Panics
+/// If it does not work in time.
+pub fn until_within<T>(
+    patience: Duration,
+    what: &str,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = attempt() {
             return value;
