@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use vmm::exit::{Exit, ExitKind, ExitRecord};
-use vmm::spec::SliverSpec;
+use vmm::spec::{Protocol, SliverSpec};
 
 use crate::cli::RunArgs;
 use crate::doctor::facts::Processor;
@@ -39,7 +39,7 @@ use console::{ConsoleFile, Writer};
 use core_file::CoreFile;
 use flags::Console;
 use keyboard::Keyboard;
-use kind::Kind;
+use kind::{Kind, Look};
 use monitor::{ConsoleInput, ConsoleOutput, Launch, Monitor};
 use plan::{Plan, Surroundings};
 use watch::{Cause, End, Watch};
@@ -119,8 +119,11 @@ impl Run {
         let places = Places::here();
         let wanted = find(&places, args);
         // What there is to say about flags comes first, whether there is such an image or not.
-        let kind = wanted.as_ref().map_or(Kind::Unknown, Kind::of);
-        let plan = plan::check(args, kind, &around)?;
+        let look = match &wanted {
+            Ok(wanted) => Look::at(wanted, args.boot.as_deref().and_then(Protocol::of_name)),
+            Err(_) => Kind::Unknown.into(),
+        };
+        let plan = plan::check(args, &look, &around)?;
         let root = rundir::root();
         rundir::check_socket_path(&root, &plan.name)
             .map_err(|problem| Failure::new(USAGE, vec![problem]))?;

@@ -74,7 +74,7 @@ impl Drop for Keyboard {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        debug_assert_eq!(Arc::strong_count(&self.terminal), 1);
+        self.terminal.end();
     }
 }
 

@@ -19,7 +19,7 @@ use crate::problem::{Failure, MONITOR, Problem, USAGE};
 use crate::units::{format_kib, parse_duration, whole_mib};
 
 use super::flags::Devices;
-use super::kind::Kind;
+use super::kind::{Kind, Look};
 
 /// What is known of the host and the user before the run.
 #[derive(Debug, Clone)]
@@ -71,10 +71,10 @@ impl Plan {
     }
 }
 
-/// Checks flags first, all of them, then the host. `kind` is what the image seems to be.
-pub(super) fn check(args: &RunArgs, kind: Kind, around: &Surroundings) -> Result<Plan, Failure> {
+/// Checks flags first, all of them, then the image as far as it was looked at, then the host.
+pub(super) fn check(args: &RunArgs, look: &Look, around: &Surroundings) -> Result<Plan, Failure> {
     let mut problems = Vec::new();
-    let devices = Devices::read(args, kind, around.terminal, &mut problems);
+    let devices = Devices::read(args, look.kind, around.terminal, &mut problems);
     let mut fail = |flag: &str, why: String| problems.push(Problem::new(flag, why));
 
     let usual_memory = match devices.boots_kernel() {
@@ -130,15 +130,21 @@ pub(super) fn check(args: &RunArgs, kind: Kind, around: &Surroundings) -> Result
     }
     devices.describe(&mut document);
     match parse(&document, &devices) {
-        Ok(spec) => problems.extend(devices.objections(&spec)),
+        Ok(spec) => {
+            problems.extend(devices.objections(&spec));
+            problems.extend(look.too_large(&spec));
+        }
         Err(mistakes) => problems.extend(mistakes),
     }
     problems.extend(beyond_host(memory_mib, vcpus, around));
     if !problems.is_empty() {
         return Err(Failure::new(USAGE, problems));
     }
+    if let Some(problem) = look.broken(image) {
+        return Err(Failure::new(MONITOR, vec![problem]));
+    }
     crate::kvm::verdict(&around.kvm, &around.user)
-        .and_then(|()| match kind == Kind::Legacy && !args.slow {
+        .and_then(|()| match look.kind == Kind::Legacy && !args.slow {
             true => quick_enough(image, around.processor),
             false => Ok(()),
         })

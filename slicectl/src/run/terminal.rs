@@ -60,6 +60,11 @@ impl Terminal {
         self.restore(OptionalActions::Now);
     }
 
+    /// Gives it back at the end: what was typed for the guest is not for whoever reads next.
+    pub(super) fn end(&self) {
+        self.restore(OptionalActions::Flush);
+    }
+
     fn restore(&self, when: OptionalActions) {
         if self.taken.swap(false, Ordering::AcqRel) && is_foreground(self.fd.as_fd()) {
             let _ = tcsetattr(&self.fd, when, &self.before);
@@ -68,9 +73,8 @@ impl Terminal {
 }
 
 impl Drop for Terminal {
-    /// What was typed for the guest is not for whoever reads the terminal next.
     fn drop(&mut self) {
-        self.restore(OptionalActions::Flush);
+        self.end();
     }
 }
 

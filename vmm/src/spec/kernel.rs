@@ -35,6 +35,18 @@ pub enum Protocol {
     Pvh,
 }
 
+impl Protocol {
+    /// The one that is called so in a spec.
+    pub fn of_name(name: &str) -> Option<Self> {
+        match name {
+            "auto" => Some(Self::Auto),
+            "linux" => Some(Self::Linux),
+            "pvh" => Some(Self::Pvh),
+            _ => None,
+        }
+    }
+}
+
 /// The console that a kernel is told to use, and that has the input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -48,11 +60,9 @@ pub enum KernelConsole {
 
 impl KernelSpec {
     pub(super) fn read(fields: &mut Fields) -> Self {
-        let protocol = |text: &str| match text {
-            "auto" => Ok(Protocol::Auto),
-            "linux" => Ok(Protocol::Linux),
-            "pvh" => Ok(Protocol::Pvh),
-            other => Err(format!("is {other:?}, known are auto, linux and pvh")),
+        let protocol = |text: &str| {
+            Protocol::of_name(text)
+                .ok_or_else(|| format!("is {text:?}, known are auto, linux and pvh"))
         };
         let console = |text: &str| match text {
             "serial" => Ok(KernelConsole::Serial),

@@ -11,7 +11,6 @@ use crate::cli::RunArgs;
 use crate::problem::Problem;
 use crate::run::kind::Kind;
 use crate::text::shell_word;
-use crate::units::format_bytes;
 
 /// The largest file of public keys that is read: more than as many as a spec may have.
 const MAX_KEY_FILE: u64 = (MAX_KEYS as u64) << 13;
@@ -210,16 +209,8 @@ pub(super) fn objection(spec: &SliverSpec) -> Option<Problem> {
     if let Err(error) = File::open(path) {
         return Some(unreadable(error));
     }
-    if metadata.len() == 0 {
-        return Some(problem("is empty".to_owned()).mend("make it again, or leave it out"));
-    }
-    (metadata.len() >= spec.memory_bytes()).then(|| {
-        let (len, memory) = (
-            format_bytes(metadata.len()),
-            format_bytes(spec.memory_bytes()),
-        );
-        problem(format!("has {len}, and the sliver {memory} of memory")).mend("give it more: --mem")
-    })
+    (metadata.len() == 0)
+        .then(|| problem("is empty".to_owned()).mend("make it again, or leave it out"))
 }
 
 /// The flag that a field of `kernel` or `seed` comes from.

@@ -35,13 +35,18 @@ fn around() -> Surroundings {
 }
 
 fn refused(line: &[&str]) -> (u8, String) {
-    let failure = check(&args(line), Kind::Native, &around()).expect_err("must be refused");
+    let failure = check(&args(line), &Kind::Native.into(), &around()).expect_err("must be refused");
     (failure.status, failure.summary())
 }
 
 #[test]
 fn the_defaults_name_the_image_and_the_user() {
-    let plan = check(&args(&["./dir/my-image.elf"]), Kind::Native, &around()).expect("fine");
+    let plan = check(
+        &args(&["./dir/my-image.elf"]),
+        &Kind::Native.into(),
+        &around(),
+    )
+    .expect("fine");
     let spec = plan.spec("/dir/my-image.elf".as_ref()).expect("valid");
     assert_eq!(spec.name(), "my-image-7");
     assert_eq!(spec.slice(), "local_my_image");
@@ -55,7 +60,7 @@ fn names_of_images_that_are_no_names_still_give_valid_ones() {
     for image in ["..", "--", "ü", &"x".repeat(300), "a b", "/"] {
         let mut run = args(&["x"]);
         run.image = Some((*image).to_owned());
-        check(&run, Kind::Native, &around())
+        check(&run, &Kind::Native.into(), &around())
             .unwrap_or_else(|failure| panic!("{image}: {}", failure.summary()));
     }
 }
@@ -64,7 +69,7 @@ fn names_of_images_that_are_no_names_still_give_valid_ones() {
 fn the_command_line_is_split_as_a_shell_would_and_comes_first() {
     let plan = check(
         &args(&["hello", "--cmdline", "--to 'a b'", "--", "c d"]),
-        Kind::Native,
+        &Kind::Native.into(),
         &around(),
     );
     let spec = plan
@@ -146,7 +151,8 @@ fn a_missing_or_closed_kvm_is_no_usage_error() {
         errno: libc::EACCES,
         group: Some("kvm".to_owned()),
     });
-    let failure = check(&args(&["hello"]), Kind::Native, &around).expect_err("must be refused");
+    let failure =
+        check(&args(&["hello"]), &Kind::Native.into(), &around).expect_err("must be refused");
     assert_eq!(failure.status, MONITOR);
     assert!(
         failure.summary().contains("usermod"),
@@ -157,7 +163,12 @@ fn a_missing_or_closed_kvm_is_no_usage_error() {
 
 #[test]
 fn a_debugger_finds_the_sliver_before_its_first_instruction() {
-    let plan = check(&args(&["hello", "--gdb", ":1234"]), Kind::Native, &around()).expect("fine");
+    let plan = check(
+        &args(&["hello", "--gdb", ":1234"]),
+        &Kind::Native.into(),
+        &around(),
+    )
+    .expect("fine");
     assert!(plan.spec("/i".as_ref()).expect("valid").start_paused());
     assert_eq!(
         plan.gdb.map(|gdb| gdb.to_string()).as_deref(),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::images::Wanted;
 use vmm::spec::{KernelConsole, Protocol};
 
 const KEY: &str =
@@ -18,7 +19,7 @@ fn able() -> Surroundings {
 
 fn plan(line: &[&str], kind: Kind) -> Result<Plan, Vec<String>> {
     let told = |failure: Failure| failure.problems.iter().map(ToString::to_string).collect();
-    check(&args(line), kind, &able()).map_err(told)
+    check(&args(line), &kind.into(), &able()).map_err(told)
 }
 
 fn spec(line: &[&str]) -> SliverSpec {
@@ -184,15 +185,38 @@ fn every_mistake_about_a_kernel_is_told_with_its_flag() {
 }
 
 #[test]
-fn an_initial_ram_disk_that_memory_cannot_hold_is_refused() {
+fn a_kernel_and_an_initial_ram_disk_that_memory_cannot_hold_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
-    let path = file(&dir, "initrd", "");
-    let sparse = fs::File::options().write(true).open(&path).expect("open");
+    let kernel = file(&dir, "vmlinuz", crate::run::kind::tests::bzimage());
+    let initrd = file(&dir, "initrd", "");
+    let sparse = fs::File::options().write(true).open(&initrd).expect("open");
     sparse.set_len(300 << 20).expect("sparse");
-    let told = refused(&["vmlinuz", "--initrd", &path], Kind::Legacy);
+    let look = Look::at(&Wanted::File(kernel.into()), None);
+    let told = |line: &[&str]| check(&args(line), &look, &able()).map_err(|f| f.summary());
+    assert!(told(&["vmlinuz"]).is_ok());
+    let small = told(&["vmlinuz", "--mem", "32M"]).expect_err("too small");
     assert!(
-        told[0].contains("has 300 MiB, and the sliver 256 MiB"),
-        "{told:?}"
+        small.starts_with("the kernel: needs 64 MiB of memory to begin"),
+        "{small}"
+    );
+    let large = told(&["vmlinuz", "--initrd", &initrd]).expect_err("too large");
+    assert!(
+        large.contains("the sliver has 256 MiB; give it more: --mem"),
+        "{large}"
+    );
+}
+
+#[test]
+fn what_is_no_kernel_after_all_is_told_before_the_host_is_judged() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cut = &crate::run::kind::tests::bzimage()[..0x2000];
+    let look = Look::at(&Wanted::File(file(&dir, "vmlinuz", cut).into()), None);
+    let failure = check(&args(&["vmlinuz"]), &look, &around()).expect_err("cut off");
+    assert_eq!(failure.status, MONITOR);
+    assert!(
+        failure.summary().contains("truncated"),
+        "{}",
+        failure.summary()
     );
 }
 
@@ -235,8 +259,8 @@ fn a_terminal_gives_a_kernel_every_key_and_a_native_image_none() {
         terminal: true,
         ..able()
     };
-    let devices = |line: &[&str], kind| {
-        let plan = check(&args(line), kind, &around).expect("fine");
+    let devices = |line: &[&str], kind: Kind| {
+        let plan = check(&args(line), &kind.into(), &around).expect("fine");
         (
             plan.devices.console.clone(),
             plan.devices.detach_keys.map(|keys| keys.told()),
@@ -256,12 +280,19 @@ fn a_terminal_gives_a_kernel_every_key_and_a_native_image_none() {
 
 #[test]
 fn a_kernel_on_a_page_table_kvm_is_refused_unless_somebody_has_time() {
-    let failure = check(&args(&["vmlinuz"]), Kind::Legacy, &around()).expect_err("slow");
+    let failure = check(&args(&["vmlinuz"]), &Kind::Legacy.into(), &around()).expect_err("slow");
     assert_eq!(failure.status, MONITOR);
     let told = failure.summary();
     for part in ["page-table based", "integration --bin lab", "--slow"] {
         assert!(told.contains(part), "{part} not in {told}");
     }
-    assert!(check(&args(&["vmlinuz", "--slow"]), Kind::Legacy, &around()).is_ok());
-    assert!(check(&args(&["hello"]), Kind::Native, &around()).is_ok());
+    assert!(
+        check(
+            &args(&["vmlinuz", "--slow"]),
+            &Kind::Legacy.into(),
+            &around()
+        )
+        .is_ok()
+    );
+    assert!(check(&args(&["hello"]), &Kind::Native.into(), &around()).is_ok());
 }
