@@ -14,6 +14,8 @@ mod place;
 mod pvh;
 mod source;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::io;

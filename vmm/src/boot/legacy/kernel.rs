@@ -6,8 +6,6 @@
 mod bzimage;
 mod elf;
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
 mod tests;
 
 use std::io;
