@@ -52,55 +52,51 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Notes what ended the reading; what came is given on.
-    fn note(&mut self, read: io::Result<usize>, wanted: usize) -> io::Result<usize> {
-        let failed = match &read {
-            Ok(0) if wanted > 0 => io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "it has become shorter than it was",
-            ),
-            // Loaders try again.
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                match error.raw_os_error() {
-                    Some(code) => io::Error::from_raw_os_error(code),
-                    None => io::Error::from(error.kind()),
-                }
-            }
-            _ => return read,
-        };
-        self.stopped = Some(Stopped::Failed(failed));
-        read
+    fn stop<T>(&mut self, why: Stopped) -> Result<T, VolatileMemoryError> {
+        self.stopped = Some(why);
+        Err(VolatileMemoryError::IOError(io::ErrorKind::Other.into()))
     }
 }
 
+/// Loaders read headers so, which have been read before: what is wrong with the file was told then.
 impl Read for Source<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut file = self.file;
-        let read = file.read(buf);
-        self.note(read, buf.len())
+        file.read(buf)
     }
 }
 
+/// Fills the buffer or fails: guest memory asks once for each of its parts.
 impl ReadVolatile for Source<'_> {
     fn read_volatile<B: BitmapSlice>(
         &mut self,
         buf: &mut VolatileSlice<B>,
     ) -> Result<usize, VolatileMemoryError> {
-        if !(self.go_on)() {
-            self.stopped = Some(Stopped::GivenUp);
-            return Err(VolatileMemoryError::IOError(io::ErrorKind::Other.into()));
-        }
-        let wanted = buf.len().min(PIECE);
-        let mut piece = buf.subslice(0, wanted)?;
         let mut file = self.file;
-        let read = match file.read_volatile(&mut piece) {
-            Ok(count) => Ok(count),
-            Err(VolatileMemoryError::IOError(error)) => Err(error),
-            Err(other) => return Err(other),
-        };
-        self.note(read, wanted)
-            .map_err(VolatileMemoryError::IOError)
+        let mut done = 0;
+        while done < buf.len() {
+            if !(self.go_on)() {
+                return self.stop(Stopped::GivenUp);
+            }
+            let len = (buf.len() - done).min(PIECE);
+            match file.read_volatile(&mut buf.subslice(done, len)?) {
+                Ok(0) => return self.stop(Stopped::Failed(shorter())),
+                Ok(count) => done += count,
+                Err(VolatileMemoryError::IOError(error)) => {
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return self.stop(Stopped::Failed(error));
+                    }
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(done)
     }
+}
+
+fn shorter() -> io::Error {
+    let why = "it has become shorter than it was";
+    io::Error::new(io::ErrorKind::UnexpectedEof, why)
 }
 
 impl Seek for Source<'_> {

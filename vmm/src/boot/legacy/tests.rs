@@ -121,10 +121,10 @@ fn a_bzimage_is_loaded_with_all_that_linux_is_told() {
     assert_eq!(start.bytes(KERNEL, 0x1000), image[SETUP_LEN..]);
     let params = start.params();
     let header = params.hdr;
-    assert_eq!(header.ramdisk_image, (32 * MIB - 0x2000) as u32);
-    assert_eq!(header.ramdisk_size, 5000);
+    assert_eq!({ header.ramdisk_image }, (32 * MIB - 0x2000) as u32);
+    assert_eq!({ header.ramdisk_size }, 5000);
     assert_eq!(start.bytes(u64::from(header.ramdisk_image), 5000), initrd);
-    assert_eq!(header.code32_start, KERNEL as u32);
+    assert_eq!({ header.code32_start }, KERNEL as u32);
     assert_eq!({ header.init_size }, 2 << 20);
     assert_eq!({ header.version }, 0x20f);
     let line = start.text(u64::from(header.cmd_line_ptr));
@@ -239,6 +239,22 @@ fn a_start_that_is_given_up_reads_no_further() {
     };
     assert!(matches!(start.load_while(&go_on), Err(LoadError::GivenUp)));
     assert_eq!(pieces.get(), 3);
+}
+
+#[test]
+fn files_of_many_pieces_arrive_whole() {
+    let mut image = bzimage();
+    let len = 3 * MIB as usize + 0x120;
+    put(&mut image, 0x1f4, &(len as u32 / 16).to_le_bytes());
+    image.resize(SETUP_LEN + len, 3);
+    let pattern = |len: usize| (0..len).map(|i| (i / 7) as u8).collect::<Vec<_>>();
+    image[SETUP_LEN..].copy_from_slice(&pattern(len));
+    let initrd = pattern(5 * MIB as usize + 1);
+    let start = start(&image, &initrd, json!({}));
+    start.load();
+    assert!(start.bytes(KERNEL, len) == pattern(len));
+    let at = u64::from(start.params().hdr.ramdisk_image);
+    assert!(start.bytes(at, initrd.len()) == initrd);
 }
 
 #[test]

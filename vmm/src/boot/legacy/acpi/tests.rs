@@ -127,7 +127,7 @@ fn each_device_is_told_with_its_window_and_its_interrupt() {
         &b"ACPI0013"[..],
         b"QEMU0001",
         b"VM_Gen_Counter\0",
-        b"\x08_S5_\x12\x06\x04\x0a\x05\0\0\0",
+        b"\x08_S5_\x12\x07\x04\x0a\x05\0\0\0",
         &(GENERATION_ID as u32).to_le_bytes(),
     ] {
         assert!(place(what).is_some(), "{}", what.escape_ascii());
