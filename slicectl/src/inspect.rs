@@ -38,6 +38,9 @@ pub struct Inspection {
     pub abi_version: Option<u32>,
     /// Address of its first instruction.
     pub entry: Option<u64>,
+    /// What there is to say about a kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelTold>,
     /// Bytes of stack for each vCPU.
     pub stack_size: Option<u64>,
     /// Its loadable segments.
@@ -48,6 +51,23 @@ pub struct Inspection {
     pub symbols: bool,
     /// Every reason why it would be refused; empty if it would run.
     pub problems: Vec<String>,
+}
+
+/// A kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KernelTold {
+    /// How its file is made.
+    pub format: &'static str,
+    /// How it is entered: `linux` or `pvh`.
+    pub protocol: &'static str,
+    /// What it says of its version, if it does.
+    pub version: Option<String>,
+    /// The version of Linux's boot protocol that it speaks, if it says so.
+    pub boot_protocol: Option<String>,
+    /// Its PVH entry point, if it has one.
+    pub pvh_entry: Option<u32>,
+    /// The longest command line that it reads, in bytes.
+    pub command_line_limit: usize,
 }
 
 /// A loadable segment.
@@ -94,6 +114,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, Problem> {
         kind: "unknown",
         abi_version: None,
         entry: None,
+        kernel: None,
         stack_size: None,
         segments: Vec::new(),
         memory_mib: None,
@@ -136,14 +157,23 @@ fn tell_native(told: Inspection, found: Examination) -> Inspection {
 }
 
 fn tell_kernel(told: Inspection, kernel: &Kernel) -> Inspection {
-    let entry = match kernel.entrance() {
-        Entrance::Linux(entry) => entry,
-        Entrance::Pvh(entry) => u64::from(entry),
+    let (protocol, entry) = match kernel.entrance() {
+        Entrance::Linux(entry) => ("linux", entry),
+        Entrance::Pvh(entry) => ("pvh", u64::from(entry)),
     };
+    let boot_protocol = kernel.boot_protocol();
     let memory = least_memory_mib(kernel, 0);
     Inspection {
         kind: "kernel",
         entry: Some(entry),
+        kernel: Some(KernelTold {
+            format: kernel.format_name(),
+            protocol,
+            version: kernel.version().map(str::to_owned),
+            boot_protocol: boot_protocol.map(|(major, minor)| format!("{major}.{minor}")),
+            pvh_entry: kernel.pvh_entry(),
+            command_line_limit: kernel.command_line_limit(),
+        }),
         memory_mib: memory.ok(),
         problems: memory.err().iter().map(ToString::to_string).collect(),
         ..told
@@ -216,29 +246,21 @@ fn has_symbols(path: &Path) -> bool {
 
 fn describe(told: &Inspection) -> String {
     let hex = |value: Option<u64>| value.map_or("none".to_owned(), |value| format!("{value:#x}"));
-    let row = |name: &str, value: String| vec![name.to_owned(), value];
-    let abi = told
-        .abi_version
-        .map_or("none".to_owned(), |version| version.to_string());
-    let stack = told
-        .stack_size
-        .map_or("unknown".to_owned(), |size| format_kib(size >> 10));
     let memory = told
         .memory_mib
         .map_or("unknown".to_owned(), |mib| format!("{mib} MiB or more"));
-    let mut out = columns(&[
+    let mut rows = vec![
         row("image", printable(&told.file.display().to_string())),
         row("size", format_kib(told.size.div_ceil(1024))),
         row("kind", told.kind.to_owned()),
-        row("slice ABI", abi),
         row("entry", hex(told.entry)),
-        row("stack", stack),
         row("memory", memory),
-        row(
-            "symbols",
-            if told.symbols { "yes" } else { "no" }.to_owned(),
-        ),
-    ]);
+    ];
+    match &told.kernel {
+        Some(kernel) => rows.extend(kernel_rows(kernel)),
+        None => rows.extend(native_rows(told)),
+    }
+    let mut out = columns(&rows);
     if !told.segments.is_empty() {
         out.push_str("segments\n");
         let rows: Vec<Vec<String>> = told.segments.iter().map(segment_row).collect();
@@ -252,6 +274,38 @@ fn describe(told: &Inspection) -> String {
         out.push_str(&format!("  - {}\n", printable(problem)));
     }
     out
+}
+
+fn row(name: &str, value: impl Into<String>) -> Vec<String> {
+    vec![name.to_owned(), value.into()]
+}
+
+fn native_rows(told: &Inspection) -> Vec<Vec<String>> {
+    let abi = told.abi_version.map(|version| version.to_string());
+    let stack = told.stack_size.map(|size| format_kib(size >> 10));
+    vec![
+        row("slice ABI", abi.unwrap_or("none".to_owned())),
+        row("stack", stack.unwrap_or("unknown".to_owned())),
+        row("symbols", if told.symbols { "yes" } else { "no" }),
+    ]
+}
+
+fn kernel_rows(kernel: &KernelTold) -> Vec<Vec<String>> {
+    let version = kernel.version.as_deref().map(printable);
+    let protocol = match (&kernel.boot_protocol, kernel.pvh_entry) {
+        (Some(version), _) => format!("{} ({version})", kernel.protocol),
+        (None, Some(entry)) => format!("{} (its PVH entry is {entry:#x})", kernel.protocol),
+        (None, None) => kernel.protocol.to_owned(),
+    };
+    vec![
+        row("format", kernel.format),
+        row("version", version.unwrap_or("unknown".to_owned())),
+        row("protocol", protocol),
+        row(
+            "command line",
+            format!("{} bytes at most", kernel.command_line_limit),
+        ),
+    ]
 }
 
 fn segment_row(segment: &SegmentTold) -> Vec<String> {
@@ -297,6 +351,20 @@ mod tests {
             (None, 0, false)
         );
         assert_eq!(told.problems, ["it is a script, not an ELF file"]);
+    }
+
+    #[test]
+    fn a_kernel_is_told_with_how_it_is_entered() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("vmlinuz");
+        std::fs::write(&path, crate::run::bzimage_for_tests()).expect("written");
+        let told = inspect(&path).expect("readable");
+        assert_eq!((told.kind, told.problems.len()), ("kernel", 0));
+        let text = describe(&told);
+        for part in ["bzImage", "linux (2.15)", "64 MiB or more", "would run"] {
+            assert!(text.contains(part), "{part} not in {text}");
+        }
+        assert!(!text.contains("stack"), "{text}");
     }
 
     #[test]

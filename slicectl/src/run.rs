@@ -35,6 +35,9 @@ use crate::text::shell_word;
 use crate::units::format_duration;
 use crate::{backtrace, host, kvm, person, rundir};
 
+#[cfg(test)]
+pub(crate) use kind::tests::bzimage as bzimage_for_tests;
+
 use console::{ConsoleFile, Writer};
 use core_file::CoreFile;
 use flags::Console;

@@ -22,7 +22,7 @@ Examples:
   slicectl run echo --vsock-dir ./sockets --console echo.log --balloon 16M
   slicectl run hello --console stdio
   slicectl run vmlinuz --initrd initrd.img --append quiet
-  slicectl run --kernel vmlinuz --initrd initrd.img debian.img --ssh-key ~/.ssh/id_ed25519.pub -p 2222:22
+  slicectl run --kernel vmlinuz debian.img --ssh-key ~/.ssh/id_ed25519.pub -p 2222:22
   slicectl run hello --gdb :1234
   slicectl run hello --json | jq .exit"
     };
@@ -115,6 +115,7 @@ pub(super) const INSPECT: &str = "\
 Examples:
   slicectl inspect ./my-image
   slicectl inspect hello --json
+  slicectl inspect /boot/vmlinuz
 
 Exit code 1 if the image would be refused.";
 

@@ -91,7 +91,7 @@ pub(super) mod tests {
     use super::*;
 
     /// The beginning of a kernel that wants 64 MiB, with nothing behind it but zeros.
-    pub(in crate::run) fn bzimage() -> Vec<u8> {
+    pub(crate) fn bzimage() -> Vec<u8> {
         let mut file = vec![0; 0x4000];
         let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
         put(0x1f1, &[1]);
