@@ -14,7 +14,7 @@ use self::legacy::Legacy;
 use self::native::Native;
 use crate::attend::Look;
 use crate::control::bell::Bell;
-use crate::control::proto::ExitCounts;
+use crate::control::proto::{DeviceStatus, ExitCounts};
 use crate::devices::attendant::Attendant;
 use crate::devices::bus::Bus;
 use crate::doze::Doze;
@@ -297,6 +297,18 @@ impl Machine {
                 )));
             }
         }
+    }
+
+    /// How each device does.
+    pub fn device_status(&self) -> Vec<DeviceStatus> {
+        let serial = self.legacy().map(|legacy| legacy.ports().serial.status());
+        self.bus.status().into_iter().chain(serial).collect()
+    }
+
+    /// Accesses of the guest that meant nothing, so far.
+    pub fn ignored(&self) -> u64 {
+        let ports = self.legacy().map_or(0, |legacy| legacy.ports().ignored());
+        self.bus.ignored() + ports
     }
 
     /// Why vCPUs left the guest, and how often.

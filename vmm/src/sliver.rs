@@ -139,8 +139,8 @@ fn make_record(
             guest: guest_us,
             monitor: (process_ns() / 1000).saturating_sub(guest_us),
         },
-        ignored_accesses: machine.bus().ignored(),
-        devices: machine.bus().status(),
+        ignored_accesses: machine.ignored(),
+        devices: machine.device_status(),
         exits: machine.exit_counts(),
     }
 }

@@ -4,6 +4,7 @@
 //! while another creates the VM and becomes vCPU 0: each takes its time in the kernel. Until both
 //! are done, whatever can end a sliver can end its start.
 
+mod legacy;
 mod native;
 
 use std::io;
@@ -39,12 +40,17 @@ use crate::stopwatch::Stopwatch;
 pub enum StartError {
     #[error(transparent)]
     Image(#[from] ImageError),
-    #[error("{} is a kernel, which this monitor does not boot", shown_path(.0))]
-    Legacy(PathBuf),
     #[error("{}: {problem}", shown_path(image))]
     TooSmall { image: PathBuf, problem: TooSmall },
     #[error("{}: {problem}", shown_path(image))]
     Load { image: PathBuf, problem: LoadError },
+    #[error("{}: {problem}", shown_path(image))]
+    Kernel {
+        image: PathBuf,
+        problem: crate::boot::legacy::LoadError,
+    },
+    #[error("{}: is a native image, and the spec has a kernel's settings for it", shown_path(.0))]
+    NotAKernel(PathBuf),
     #[error("{asked_mib} MiB of memory are asked for, this machine has {total_mib} MiB")]
     MoreMemoryThanHost { asked_mib: u64, total_mib: u64 },
     #[error("{asked} vCPUs are asked for, KVM on this machine allows {allowed}")]
@@ -161,15 +167,10 @@ impl Birth {
 /// Checks what can be checked, and sets a thread to making the machine.
 fn begin(
     spec: &SliverSpec,
-    outside: Outside,
+    mut outside: Outside,
     watch: Stopwatch,
 ) -> Result<(JoinHandle<Milestones>, Birth), StartError> {
-    let protocol = spec.kernel().map(KernelSpec::protocol);
-    let (file, kind) = Image::open(spec.image(), protocol)?.into_parts();
-    let ImageKind::Native(image) = kind else {
-        return Err(StartError::Legacy(spec.image().to_owned()));
-    };
-    let guest = native::plan(spec, file, image)?;
+    let guest = Guest::plan(spec, &mut outside)?;
     check_host_memory(spec)?;
     let devices = assemble(spec, outside)?;
     install_kick_handler().map_err(StartError::system("install a signal handler"))?;
@@ -179,7 +180,6 @@ fn begin(
     let (go, wait_for_go) = channel();
     let plan = Plan {
         spec: spec.clone(),
-        guest,
         devices,
         bell: Arc::clone(&bell),
         cancel: Arc::clone(&cancel),
@@ -187,7 +187,7 @@ fn begin(
     };
     let vcpu0 = thread::Builder::new()
         .name("vcpu0".to_owned())
-        .spawn(move || run_vcpu0(plan, &to_main, &wait_for_go))
+        .spawn(move || run_vcpu0(guest, plan, &to_main, &wait_for_go))
         .map_err(StartError::system("start a thread"))?;
     let birth = Birth {
         made,
@@ -198,10 +198,32 @@ fn begin(
     Ok((vcpu0, birth))
 }
 
-/// What vCPU 0's thread needs to make the machine.
+/// An image and where it goes.
+enum Guest {
+    Native(native::Guest),
+    Legacy(legacy::Guest),
+}
+
+impl Guest {
+    /// Opens and checks the image, and that it fits.
+    fn plan(spec: &SliverSpec, outside: &mut Outside) -> Result<Self, StartError> {
+        let protocol = spec.kernel().map(KernelSpec::protocol);
+        let (file, kind) = Image::open(spec.image(), protocol)?.into_parts();
+        match kind {
+            ImageKind::Native(_) if spec.kernel().is_some() => {
+                Err(StartError::NotAKernel(spec.image().to_owned()))
+            }
+            ImageKind::Native(image) => native::plan(spec, file, image).map(Self::Native),
+            ImageKind::Kernel(kernel) => {
+                legacy::plan(spec, file, *kernel, outside).map(Self::Legacy)
+            }
+        }
+    }
+}
+
+/// What vCPU 0's thread needs to make the machine, beside the image.
 struct Plan {
     spec: SliverSpec,
-    guest: native::Guest,
     devices: Assembly,
     bell: Arc<Bell>,
     cancel: Arc<AtomicBool>,
@@ -210,13 +232,14 @@ struct Plan {
 
 /// Makes the machine and, unless the other half of the start failed, runs it.
 fn run_vcpu0(
+    guest: Guest,
     plan: Plan,
     to_main: &Sender<Result<Arc<Machine>, StartError>>,
     go: &Receiver<()>,
 ) -> Milestones {
     let mut milestones = Milestones::default();
     let bell = Arc::clone(&plan.bell);
-    let made = make_machine(plan, &mut milestones);
+    let made = make_machine(guest, plan, &mut milestones);
     let (told, mine) = match made {
         Ok((machine, vcpu)) => {
             let machine = Arc::new(machine);
@@ -235,13 +258,20 @@ fn run_vcpu0(
     milestones
 }
 
-fn make_machine(plan: Plan, milestones: &mut Milestones) -> Result<(Machine, Vcpu), StartError> {
+fn make_machine(
+    guest: Guest,
+    plan: Plan,
+    milestones: &mut Milestones,
+) -> Result<(Machine, Vcpu), StartError> {
     let kvm = vm::open()?;
     let (asked, allowed) = (plan.spec.vcpus(), kvm.get_max_vcpus());
     if asked > allowed {
         return Err(StartError::TooManyVcpus { asked, allowed });
     }
-    native::make(&kvm, plan, milestones)
+    match guest {
+        Guest::Native(guest) => native::make(&kvm, guest, plan, milestones),
+        Guest::Legacy(guest) => legacy::make(&kvm, guest, plan, milestones),
+    }
 }
 
 fn check_host_memory(spec: &SliverSpec) -> Result<(), StartError> {

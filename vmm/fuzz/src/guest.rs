@@ -46,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Panics
 /// If it cannot be had.
 pub fn ram() -> GuestRam {
-    let ram = GuestRam::new(&[RAM], Range::default(), WRITABLE_FROM).expect("memory is there");
+    let ram = GuestRam::new(&[RAM], &[], WRITABLE_FROM).expect("memory is there");
     let text = [TEXT; (WRITABLE_FROM - RAM_BASE) as usize];
     ram.write_any(&text, RAM_BASE).expect("it is memory");
     ram

@@ -283,6 +283,9 @@ impl Server {
             Op::WriteMemory { address, hex } => {
                 memory_access::write(machine, address, &hex).map(|()| Answer::Done)
             }
+            Op::Debug if machine.legacy().is_some() => {
+                Err("a legacy guest is debugged from inside".to_owned())
+            }
             Op::Debug => {
                 self.clients[index].debugs = true;
                 machine.lifecycle.set_debug(true);
@@ -422,7 +425,7 @@ impl Server {
                 guest: guest / 1000,
                 monitor: process_ns().saturating_sub(guest) / 1000,
             },
-            devices: self.machine.bus().status(),
+            devices: self.machine.device_status(),
             exits: self.machine.exit_counts(),
         }
     }

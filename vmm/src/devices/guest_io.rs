@@ -17,9 +17,6 @@ use vm_memory::{GuestAddress, GuestMemory, Permissions};
 use super::virtio::chain::Buffer;
 use crate::kvm::memory::GuestRam;
 
-/// The most vectors that one call takes (`UIO_MAXIOV`).
-pub const MAX_VECTORS: usize = 1024;
-
 /// Which way the bytes go.
 pub trait Way: fmt::Debug {
     /// What is done with guest memory.
@@ -232,7 +229,7 @@ mod tests {
             start: RAM_BASE,
             len: 1 << 20,
         };
-        GuestRam::new(&[range], Range::default(), RAM_BASE + 0x1000).unwrap()
+        GuestRam::new(&[range], &[], RAM_BASE + 0x1000).unwrap()
     }
 
     fn buffer(offset: u64, len: u32) -> Buffer {

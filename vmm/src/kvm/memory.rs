@@ -52,11 +52,11 @@ pub struct Part {
 }
 
 impl GuestRam {
-    /// Maps `ranges`, which ascend and lie on boundaries of 2 MiB, with huge pages in `large`,
+    /// Maps `ranges`, which ascend and lie on boundaries of 2 MiB, with huge pages in each of `large`,
     /// writable to devices from `writable_from` on.
     pub fn new(
         ranges: &[Range],
-        large: Range,
+        large: &[Range],
         writable_from: u64,
     ) -> std::result::Result<Self, MapError> {
         let bytes = ranges.iter().map(|range| range.len).sum();
@@ -79,13 +79,14 @@ impl GuestRam {
             parts,
             writable_from,
         };
-        if large.len > 0
-            && let Some(at) = ram.host_address(large)
-        {
+        for range in large.iter().filter(|range| range.len > 0) {
+            let Some(at) = ram.host_address(*range) else {
+                continue;
+            };
             // A host without huge pages refuses; small ones serve as well, only slower.
-            // SAFETY: `large` lies within RAM (checked), all of which was just mapped; the advice
-            // changes how the memory is backed, not what it holds.
-            let _ = unsafe { madvise(at as *mut _, large.len as usize, Advice::LinuxHugepage) };
+            // SAFETY: `range` lies within RAM (`host_address` found it there), all of which was just
+            // mapped; the advice changes how the memory is backed, not what it holds.
+            let _ = unsafe { madvise(at as *mut _, range.len as usize, Advice::LinuxHugepage) };
         }
         Ok(ram)
     }
@@ -244,10 +245,10 @@ mod tests {
         };
         GuestRam::new(
             &[range],
-            Range {
+            &[Range {
                 start: RAM_BASE + (2 << 20),
                 len: 2 << 20,
-            },
+            }],
             RAM_BASE + 0x3000,
         )
         .unwrap()
@@ -291,7 +292,7 @@ mod tests {
     fn what_spans_a_hole_cannot_be_reached() {
         let range = |start, len| Range { start, len };
         let ranges = [range(0, 4 << 20), range(1 << 32, 2 << 20)];
-        let ram = GuestRam::new(&ranges, range(0, 0), 0).unwrap();
+        let ram = GuestRam::new(&ranges, &[], 0).unwrap();
         ram.write_any(&[7; 8192], (4 << 20) - 8192).unwrap();
         ram.write_any(&[8; 8192], 1 << 32).unwrap();
         let reach = |start, len| ram.check_range(GuestAddress(start), len, Permissions::Write);

@@ -48,12 +48,12 @@ pub(super) fn plan(
 /// Makes the machine and its first vCPU.
 pub(super) fn make(
     kvm: &Kvm,
+    guest: Guest,
     plan: Plan,
     milestones: &mut Milestones,
 ) -> Result<(Machine, Vcpu), StartError> {
     let Plan {
         spec,
-        guest,
         devices,
         bell,
         cancel,
@@ -71,7 +71,7 @@ pub(super) fn make(
     };
     let ram = GuestRam::new(
         &[layout.ram()],
-        layout.large_pages(),
+        &[layout.large_pages()],
         load::writable_from(&image),
     )?;
     let system = Arc::new(load::system_area(&image, &layout, devices.entries.len())?);

@@ -37,12 +37,11 @@ fn start(image: &[u8], initrd: &[u8], mut kernel: Value) -> Start {
     let protocol = spec.kernel().map(KernelSpec::protocol);
     let image = Image::open(&path, protocol).unwrap();
     let kernel = image.kernel().unwrap().clone();
-    let none = Range::default();
     Start {
         _dir: dir,
         file: image.into_parts().0,
         kernel,
-        ram: GuestRam::new(&map::ram(spec.memory_bytes()), none, 0).unwrap(),
+        ram: GuestRam::new(&map::ram(spec.memory_bytes()), &[], 0).unwrap(),
         spec,
     }
 }

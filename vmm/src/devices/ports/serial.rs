@@ -11,6 +11,7 @@ use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 
 use super::panic::PanicWatch;
+use crate::control::proto::DeviceStatus;
 use crate::devices::bucket::Bucket;
 use crate::devices::input::Input;
 use crate::devices::output::{Output, PIECE};
@@ -194,9 +195,21 @@ impl SerialPort {
         &self.panic
     }
 
-    /// Bytes printed and bytes read, so far.
-    pub fn bytes(&self) -> (u64, u64) {
-        (self.printed_bytes, self.input_bytes)
+    /// How it does.
+    pub fn status(&self) -> DeviceStatus {
+        let counters = [
+            ("printed_bytes", self.printed_bytes),
+            ("input_bytes", self.input_bytes),
+        ];
+        DeviceStatus {
+            tag: "serial".to_owned(),
+            up: true,
+            fault: None,
+            counters: counters
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        }
     }
 }
 
@@ -276,6 +289,6 @@ mod tests {
         port.receive();
         let got: Vec<u8> = text.iter().map(|_| port.read(DATA)).collect();
         assert_eq!(got, text);
-        assert_eq!(port.bytes(), (0, 256));
+        assert_eq!(port.input_bytes, 256);
     }
 }

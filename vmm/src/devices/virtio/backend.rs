@@ -206,12 +206,6 @@ impl<'a> Port<'a> {
         self.queue.unpop(count);
     }
 
-    /// Whether a chain is available.
-    pub fn has_available(&mut self) -> Result<bool, Fault> {
-        let result = self.queue.has_available(self.ram);
-        result.map_err(|error| self.fault(error))
-    }
-
     /// Gives the chain from `head` back, with `written` bytes of its writable part filled. The
     /// driver sees it at the end of the batch, or at the next [`Port::publish`].
     pub fn push(&mut self, head: u16, written: u32) -> Result<(), Fault> {

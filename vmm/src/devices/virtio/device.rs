@@ -349,3 +349,30 @@ impl VirtioDevice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::virtio::balloon::Balloon;
+    use crate::devices::virtio::testing::Driver;
+
+    #[test]
+    fn a_driver_that_is_up_is_interrupted_once_for_each_thing() {
+        let mut driver = Driver::new(Box::new(Balloon::new(0, 64 << 20)));
+        let status = |driver: &Driver| driver.get(register::INTERRUPT_STATUS);
+        driver.device.interrupt(false);
+        assert!(!driver.device.interrupt(false));
+        assert!(driver.device.interrupt(true));
+        assert_eq!(status(&driver), interrupt::USED_BUFFER);
+        assert!(driver.device.order(Order::Balloon(8)));
+        assert!(driver.device.interrupt(false));
+        assert_eq!(status(&driver), 3);
+        driver.set(register::INTERRUPT_ACK, 3);
+        assert!(!driver.device.interrupt(false));
+        assert_eq!(status(&driver), 0);
+        driver.set(register::STATUS, 0);
+        assert!(driver.device.order(Order::Balloon(9)));
+        assert!(!driver.device.interrupt(true));
+        assert_eq!(status(&driver), 0);
+    }
+}

@@ -215,15 +215,6 @@ impl RunningQueue {
         self.queue.set_next_avail(next);
     }
 
-    /// Whether a chain is available.
-    pub fn has_available(&mut self, ram: &GuestRam) -> Result<bool, QueueError> {
-        let found = self.available(ram)?.next().is_some();
-        if found {
-            self.queue.go_to_previous_position();
-        }
-        Ok(found)
-    }
-
     fn available<'a>(
         &'a mut self,
         ram: &'a GuestRam,

@@ -94,7 +94,7 @@ impl Driver {
         let device = VirtioDevice::new(backend);
         let entry = device.entry(0, 0);
         let mut driver = Self {
-            ram: GuestRam::new(&[RAM], Range::default(), WRITABLE_FROM).unwrap(),
+            ram: GuestRam::new(&[RAM], &[], WRITABLE_FROM).unwrap(),
             device,
             now: Nanos(1_000_000_000),
             first: Outcome::default(),

@@ -80,7 +80,7 @@ mod tests {
             pieces in prop::collection::vec(1usize..60, 1..40),
         ) {
             let range = Range { start: RAM_BASE, len: 1 << 20 };
-            let ram = GuestRam::new(&[range], Range::default(), RAM_BASE).unwrap();
+            let ram = GuestRam::new(&[range], &[], RAM_BASE).unwrap();
             let buffers: Vec<Buffer> = lens
                 .iter()
                 .enumerate()

@@ -113,7 +113,7 @@ fn each_device_is_told_with_its_window_and_its_interrupt() {
         window.extend(0x1000u32.to_le_bytes());
         assert!(has(&window), "{name}");
         // Edge-triggered, active high; the first three and the last three share.
-        let flags = if index < 3 || index >= 17 {
+        let flags = if !(3..17).contains(&index) {
             0b1011
         } else {
             0b0011

@@ -7,7 +7,7 @@ fn ram() -> GuestRam {
         start: RAM_BASE,
         len: 1 << 20,
     };
-    GuestRam::new(&[range], Range::default(), RAM_BASE + 0x1000).unwrap()
+    GuestRam::new(&[range], &[], RAM_BASE + 0x1000).unwrap()
 }
 
 fn config() -> QueueConfig {
@@ -130,9 +130,7 @@ fn chains_put_back_are_taken_again() {
     let mut queue = config().start(&ram, 0).unwrap();
     let (mut chain, mut index) = (Chain::default(), 0);
     offer(&ram, &mut index, 2);
-    assert!(queue.has_available(&ram).unwrap());
     while queue.pop(&ram, &mut chain).unwrap() {}
-    assert!(!queue.has_available(&ram).unwrap());
     queue.unpop(2);
     assert!(queue.pop(&ram, &mut chain).unwrap());
     assert!(queue.pop(&ram, &mut chain).unwrap());
