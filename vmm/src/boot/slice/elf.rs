@@ -172,7 +172,7 @@ pub enum Problem {
     EntryOutside(u64),
     #[error(
         "it has no slice note (.note.slice): it was not built as a native image; to boot it as a \
-         kernel, say its protocol, linux or pvh"
+         kernel, set kernel.protocol in the spec to linux or pvh"
     )]
     NoNote,
     #[error("it has more than one slice note")]
