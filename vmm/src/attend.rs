@@ -184,7 +184,10 @@ impl Machine {
                 self.bus().ready(device, source);
                 set.insert(device);
             }
-            Event::Doorbell { device } => set.insert(device),
+            Event::Doorbell { device } => {
+                self.bus().rang(device);
+                set.insert(device);
+            }
             Event::Serial => self.serve_serial(),
             Event::Timer => {
                 let now = now();

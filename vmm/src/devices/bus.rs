@@ -72,6 +72,8 @@ struct Slot {
     /// Whether it is to be served again by the thread that serves it.
     wanted: AtomicBool,
     line: Option<Line>,
+    /// Rings of its doorbell that were heard of, at least one for each that was served.
+    rings: AtomicU64,
 }
 
 /// Some of a sliver's devices.
@@ -140,6 +142,7 @@ impl Bus {
             serving: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
             line: None,
+            rings: AtomicU64::new(0),
         };
         Self {
             devices: backends.into_iter().map(slot).collect(),
@@ -276,6 +279,13 @@ impl Bus {
             .map(Nanos)
     }
 
+    /// Notes that the doorbell of device `index` was rung.
+    pub fn rang(&self, index: usize) {
+        if let Some(slot) = self.devices.get(index) {
+            slot.rings.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Notes that a source of device `index` became ready. Its next batch knows of it.
     pub fn ready(&self, index: usize, source: usize) {
         if let Some(slot) = self.devices.get(index) {
@@ -332,9 +342,15 @@ impl Bus {
 
     /// How each device does.
     pub fn status(&self) -> Vec<DeviceStatus> {
-        (0..self.devices.len())
-            .map(|index| self.lock(index).status())
-            .collect()
+        let status = |(index, slot): (usize, &Slot)| {
+            let mut status = self.lock(index).status();
+            // A legacy guest's rings do not pass the device's registers.
+            if let Some(doorbells) = status.counters.get_mut("doorbells") {
+                *doorbells += slot.rings.load(Ordering::Relaxed);
+            }
+            status
+        };
+        self.devices.iter().enumerate().map(status).collect()
     }
 
     fn with(&self, index: usize, action: impl FnOnce(&mut VirtioDevice) -> Outcome) -> Done {
