@@ -11,7 +11,6 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
-use slice_abi::info::Range;
 use vm_memory::{Bytes, GuestAddress};
 use vmm::boot::image::{Image, ImageKind};
 use vmm::boot::legacy::{DeviceWindow, Legacy, Mode, Plan, least_memory_mib, map};
@@ -23,10 +22,8 @@ const MEMORY_MIB: u64 = 24;
 const MIB: u64 = 1 << 20;
 
 /// Memory, used again by each input: what is loaded does not depend on what was there.
-static RAM: LazyLock<GuestRam> = LazyLock::new(|| {
-    let none = Range { start: 0, len: 0 };
-    GuestRam::new(&map::ram(MEMORY_MIB * MIB), none, 0).expect("there is memory")
-});
+static RAM: LazyLock<GuestRam> =
+    LazyLock::new(|| GuestRam::new(&map::ram(MEMORY_MIB * MIB), &[], 0).expect("there is memory"));
 static IMAGE: LazyLock<File> = LazyLock::new(|| file("image"));
 static INITRD: LazyLock<File> = LazyLock::new(|| file("initrd"));
 
@@ -50,11 +47,12 @@ fuzz_target!(|data: &[u8]| {
     // A hole: as long as it pleases, and nothing on the host.
     let initrd_len = u64::from(initrd_low) << (initrd_shift % 24);
     INITRD.set_len(initrd_len).expect("a file can have a hole");
+    let protocol = ["auto", "linux", "pvh"][usize::from(how) % 3];
     let spec = spec(&json!({
         "memory_mib": MEMORY_MIB,
         "vcpus": 1 + how % 32,
         "kernel": {
-            "protocol": ["auto", "linux", "pvh"][usize::from(how) % 3],
+            "protocol": protocol,
             "initrd": path(&INITRD),
             "acpi": how & 0x40 == 0,
         },
@@ -105,5 +103,7 @@ fuzz_target!(|data: &[u8]| {
 
 fn read<T: vm_memory::ByteValued>(address: u64) -> T {
     let memory = RAM.backend();
-    memory.read_obj(GuestAddress(address)).expect("it is in RAM")
+    memory
+        .read_obj(GuestAddress(address))
+        .expect("it is in RAM")
 }
