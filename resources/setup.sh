@@ -5,10 +5,13 @@
 #   resources/setup.sh lab       to run Linux guests in the lab: QEMU, which emulates its host
 #   resources/setup.sh fuzz      to fuzz: a C++ compiler
 #   resources/setup.sh benches   to run every benchmark: what it is compared with
+#   resources/setup.sh root      to make a Debian root disk: mmdebstrap
+#   resources/setup.sh kernel    to build a guest kernel: what Linux is compiled with
 # Does nothing, and asks nobody, where they are there already.
 set -eu
 
 missing=""
+PATH=$PATH:/usr/sbin:/sbin
 need() { # COMMAND PACKAGE...
     command -v "$1" >/dev/null 2>&1 && return
     shift
@@ -34,7 +37,21 @@ case "${1:-}" in
         need fio fio
         need wrk wrk
         ;;
-    *) echo "usage: $0 [tests|lab|fuzz|benches]" >&2; exit 2 ;;
+    root)
+        need mmdebstrap mmdebstrap
+        need mkfs.ext4 e2fsprogs
+        [ "$(id -u)" -eq 0 ] || need newuidmap uidmap
+        ;;
+    kernel)
+        need make make
+        need flex flex
+        need bison bison
+        need bc bc
+        need lz4 lz4
+        need xz xz-utils
+        [ -e /usr/include/libelf.h ] || missing="$missing libelf-dev"
+        ;;
+    *) echo "usage: $0 [tests|lab|fuzz|benches|root|kernel]" >&2; exit 2 ;;
 esac
 [ -n "$missing" ] || exit 0
 
