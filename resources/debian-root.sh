@@ -151,6 +151,8 @@ cloud_final_modules:
   - scripts-user
   - final-message
 ssh_genkeytypes: [ed25519, ecdsa]
+# A console that is slow is for people.
+output: {all: ">> /var/log/cloud-init-output.log"}
 system_info:
   network:
     renderers: [networkd]
