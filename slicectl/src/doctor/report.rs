@@ -128,7 +128,8 @@ fn virtualisation(facts: &Facts) -> Check {
         )
         .mended_by(
             "nothing is needed for native images; for legacy ones use a host, or a nested \
-             machine type, with VMX or SVM",
+             machine type, with VMX or SVM, or try them in the lab: cargo run -p integration --bin \
+             lab",
         ),
         Processor::Neither if facts.kvm.as_ref().is_err_and(CannotOpen::is_forbidden) => check(
             name,

@@ -3,6 +3,9 @@
 //! Everything that can be refused is refused here, before a VM exists: a disk that is in use, a tap
 //! that is not ours.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;

@@ -118,3 +118,16 @@ fn passing_the_cache_by_needs_a_file_system_that_can() {
         Err(error) => assert!(matches!(error, DiskError::NoDirect(_)), "{error}"),
     }
 }
+
+#[test]
+fn a_file_of_our_own_is_a_disk_that_is_only_read_if_it_is_whole_sectors() {
+    let own = |bytes: u64| {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(bytes).unwrap();
+        Disk::of_own_file(file, "seed")
+    };
+    let disk = own(2 * SECTOR).unwrap();
+    assert_eq!((disk.bytes(), disk.read_only()), (2 * SECTOR, true));
+    assert!(matches!(own(0), Err(DiskError::Empty(_))));
+    assert!(matches!(own(SECTOR + 1), Err(DiskError::Ragged { .. })));
+}
