@@ -205,12 +205,11 @@ impl Bus {
         Ok(())
     }
 
-    /// Answers a guest's read.
+    /// Answers a guest's read. Where there is no device all bits are ones, as on a PC.
     pub fn read(&self, address: u64, data: &mut [u8]) {
-        data.fill(0);
-        let answered = self
-            .find(address)
-            .is_some_and(|(index, offset)| self.lock(index).read(offset, data));
+        let found = self.find(address);
+        data.fill(if found.is_some() { 0 } else { 0xff });
+        let answered = found.is_some_and(|(index, offset)| self.lock(index).read(offset, data));
         if !answered {
             self.ignore();
         }
