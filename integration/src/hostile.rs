@@ -129,18 +129,22 @@ fn guest(machine: &Machine, subject: Subject, (name, _): Case) -> Sliver {
 
 impl<'a> Doer<'a> {
     /// Waits until the guest has seen what came of its case.
-    fn settled(machine: &'a Machine, case: Case, sliver: Running) -> Result<Self, String> {
-        let mut control = Control::of(machine, &sliver);
-        let settled = until("a case is settled", || control.peek("SETTLED"));
-        if settled.is_none() {
-            return Err(format!("it ended early: {}", told(&sliver.wait())));
+    fn settled(machine: &'a Machine, case: Case, mut sliver: Running) -> Result<Self, String> {
+        let mut control = sliver
+            .control_if_it_runs()
+            .map(|client| Control { client, machine });
+        let settled = control
+            .as_mut()
+            .and_then(|control| until("a case is settled", || control.peek("SETTLED")));
+        match (control, settled) {
+            (Some(control), Some(_)) => Ok(Self {
+                case,
+                sliver,
+                control,
+                cpu_us: 0,
+            }),
+            _ => Err(format!("it ended early: {}", told(&sliver.wait()))),
         }
-        Ok(Self {
-            case,
-            sliver,
-            control,
-            cpu_us: 0,
-        })
     }
 
     /// What is wrong while the guest rests.

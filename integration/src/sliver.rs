@@ -97,6 +97,14 @@ impl Sliver {
         Self::new(guests::bare()).args([case])
     }
 
+    /// A sliver of the guest that is a kernel, told of its devices on its command line, that does
+    /// what `case` names.
+    pub fn kernel(case: &str) -> Self {
+        Self::new(guests::metal())
+            .field("kernel", json!({ "acpi": false }))
+            .args([case])
+    }
+
     /// A sliver of an example.
     pub fn example(name: &str) -> Self {
         Self::new(artifacts::image(name))
@@ -286,6 +294,21 @@ impl Running {
     pub fn control(&self) -> Client {
         let path = self.dir().join("control.sock");
         until("the control socket answers", || Client::connect(&path).ok())
+    }
+
+    /// The same, unless it has ended.
+    ///
+    /// # Panics
+    /// If neither happens in time.
+    pub fn control_if_it_runs(&mut self) -> Option<Client> {
+        let path = self.dir().join("control.sock");
+        until("the control socket answers", || {
+            match (Client::connect(&path), self.child.try_wait()) {
+                (Ok(client), _) => Some(Some(client)),
+                (Err(_), Ok(Some(_))) => Some(None),
+                (Err(_), _) => None,
+            }
+        })
     }
 
     /// Waits until the console holds `text`.

@@ -287,9 +287,10 @@ fn crowds(device: &Device, case: &[u8]) -> Option<Verdict> {
         b"requested-twice" => {
             let receive = start(device);
             send(device, &honest, HEADER);
+            let taken = receive.await_used(1) && answer(&receive) == op::RESPONSE;
             send(device, &Packet::new(device, op::REQUEST), HEADER);
             Some(Verdict::Refused(
-                receive.await_used(2) && answer(&receive) == op::RST,
+                taken && receive.await_used(2) && answer(&receive) == op::RST,
             ))
         }
         _ => None,

@@ -3,6 +3,8 @@
 //! The memory map and the command line are PVH's; devices are those that the command line names as
 //! `virtio_mmio.device=SIZE@ADDRESS:LINE`.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use slice_abi::device::DeviceEntry;
 use slice_abi::info::Range;
 
@@ -42,6 +44,8 @@ pub struct Guest {
     device_count: usize,
     /// Line of each device.
     lines: [u32; MAX_DEVICES],
+    /// Interrupts of each line that were seen to, by device.
+    seen: [AtomicU32; MAX_DEVICES],
     pace: Pace,
     /// The counter when this began.
     start: u64,
@@ -73,6 +77,7 @@ impl Guest {
             devices: [DeviceEntry::default(); MAX_DEVICES],
             device_count: 0,
             lines: [0; MAX_DEVICES],
+            seen: [const { AtomicU32::new(0) }; MAX_DEVICES],
             pace: interrupts::init(),
             start: rdtsc(),
         };
@@ -133,8 +138,12 @@ impl Guest {
     /// devices have asked for are acknowledged.
     pub fn rest(&self, until: Option<u64>) {
         interrupts::rest(until.map(|until| until.saturating_sub(self.now())));
-        for device in self.devices() {
-            acknowledge(device);
+        let lines = self.lines.iter().zip(&self.seen);
+        for (device, (&line, seen)) in self.devices().iter().zip(lines) {
+            let count = interrupts::count(line);
+            if seen.swap(count, Ordering::Relaxed) != count {
+                acknowledge(device);
+            }
         }
     }
 
