@@ -53,8 +53,8 @@ reads what this terminal, file or pipe gives, as lines; that this has ended, it 
 
 Kernels, of Linux or of others: bzImage, ELF64 and PVH are told from each other and from native
 images without a flag. --kernel is for those whose disk shall be IMAGE. The command line begins with
-console=ttyS0 panic=-1 and, if there is a disk, root=/dev/vda rw; --append comes after it, and
-arguments after -- are init's.
+console=ttyS0 panic=-1 reboot=acpi and, if there is a disk, root=/dev/vda rw; --append comes after
+it, and arguments after -- are init's.
 
 On a terminal a kernel gets every key, Ctrl-C too, until the detach keys: then the terminal is as
 before, the guest goes on, its output is still shown, and Ctrl-C ends it. --detach-keys takes keys

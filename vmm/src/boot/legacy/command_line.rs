@@ -9,6 +9,10 @@ use super::entry::DeviceWindow;
 use super::place::COMMAND_LINE_ROOM;
 use crate::spec::{KernelConsole, KernelSpec, SliverSpec};
 
+/// A panic ends the machine at once, and a reset goes through the register that ACPI names, or the
+/// 8042. Without the second, Linux on a machine with reduced hardware tries EFI and then a BIOS.
+const ENDS: &str = "panic=-1 reboot=acpi";
+
 /// A command line could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandLineError {
@@ -42,7 +46,7 @@ pub(super) fn make(
         KernelConsole::Virtio => "console=hvc0",
     };
     line.insert_str(console).map_err(too_long)?;
-    line.insert_str("panic=-1").map_err(too_long)?;
+    line.insert_str(ENDS).map_err(too_long)?;
     let (append, init_append) = split(kernel.append());
     if let Some(root) = root(spec, append) {
         line.insert_str(root).map_err(too_long)?;

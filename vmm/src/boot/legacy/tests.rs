@@ -127,7 +127,7 @@ fn a_bzimage_is_loaded_with_all_that_linux_is_told() {
     assert_eq!({ header.init_size }, 2 << 20);
     assert_eq!({ header.version }, 0x20f);
     let line = start.text(u64::from(header.cmd_line_ptr));
-    assert_eq!(line, "console=ttyS0 panic=-1 quiet");
+    assert_eq!(line, "console=ttyS0 panic=-1 reboot=acpi quiet");
     assert_eq!(params.e820_entries, 4);
     let last_ram = params.e820_table[2];
     let (addr, size) = (last_ram.addr, last_ram.size);
@@ -201,7 +201,10 @@ fn a_kernel_of_either_width_is_told_all_through_pvh() {
         let module = start.long(info + 16);
         assert_eq!(start.bytes(start.long(module), 100), [9; 100]);
         assert_eq!(start.long(module + 8), 100);
-        assert_eq!(start.text(start.long(info + 24)), "console=ttyS0 panic=-1");
+        assert_eq!(
+            start.text(start.long(info + 24)),
+            "console=ttyS0 panic=-1 reboot=acpi"
+        );
         assert_eq!(start.bytes(start.long(info + 32), 8), b"RSD PTR ");
         let (table, entries) = (start.long(info + 40), start.word(info + 48));
         assert_eq!(entries, 4);

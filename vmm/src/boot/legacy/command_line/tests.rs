@@ -28,10 +28,10 @@ fn line(fields: Value) -> String {
 
 #[test]
 fn a_kernel_without_anything_knows_its_console() {
-    assert_eq!(line(json!({})), "console=ttyS0 panic=-1");
+    assert_eq!(line(json!({})), "console=ttyS0 panic=-1 reboot=acpi");
     assert_eq!(
         line(json!({ "kernel": { "console": "virtio" } })),
-        "console=hvc0 panic=-1"
+        "console=hvc0 panic=-1 reboot=acpi"
     );
 }
 
@@ -44,7 +44,7 @@ fn the_first_disk_is_the_root_unless_another_is_named() {
     let kernel = json!({ "append": "quiet root=LABEL=x" });
     assert_eq!(
         line(json!({ "disks": disks, "kernel": kernel })),
-        "console=ttyS0 panic=-1 quiet root=LABEL=x"
+        "console=ttyS0 panic=-1 reboot=acpi quiet root=LABEL=x"
     );
     let kernel = json!({ "append": "myroot=1" });
     assert!(
@@ -56,7 +56,7 @@ fn the_first_disk_is_the_root_unless_another_is_named() {
 fn without_acpi_devices_are_told() {
     assert_eq!(
         line(json!({ "kernel": { "acpi": false, "append": "quiet" } })),
-        "console=ttyS0 panic=-1 quiet virtio_mmio.device=4K@0xd0000000:5 \
+        "console=ttyS0 panic=-1 reboot=acpi quiet virtio_mmio.device=4K@0xd0000000:5 \
          virtio_mmio.device=4K@0xd0001000:6"
     );
 }
@@ -65,11 +65,11 @@ fn without_acpi_devices_are_told() {
 fn arguments_are_passed_on_to_init() {
     assert_eq!(
         line(json!({ "args": ["-c", "two words", "", "k=v"] })),
-        "console=ttyS0 panic=-1 -- -c \"two words\" \"\" k=v"
+        "console=ttyS0 panic=-1 reboot=acpi -- -c \"two words\" \"\" k=v"
     );
     let kernel = json!({ "append": "x=\"a -- b\" -- first", "acpi": false });
     let line = line(json!({ "kernel": kernel, "args": ["second"] }));
-    assert!(line.starts_with("console=ttyS0 panic=-1 x=\"a -- b\" virtio_mmio"));
+    assert!(line.starts_with("console=ttyS0 panic=-1 reboot=acpi x=\"a -- b\" virtio_mmio"));
     assert!(line.ends_with(":6 -- first second"), "{line}");
 }
 
@@ -86,7 +86,7 @@ fn an_argument_that_cannot_be_told_is_refused() {
 
 #[test]
 fn a_line_that_the_kernel_would_cut_is_refused() {
-    let usual = "console=ttyS0 panic=-1 ".len();
+    let usual = "console=ttyS0 panic=-1 reboot=acpi ".len();
     let of_len = |len: usize| json!({ "kernel": { "append": "x".repeat(len) } });
     assert_eq!(
         line_of(of_len(100), usual + 100).unwrap().len(),
