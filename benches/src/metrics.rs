@@ -5,7 +5,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::experiments::{compute, disk, first_byte, idle, net, qemu, rate, start};
+use crate::experiments::{compute, disk, first_byte, idle, legacy, net, qemu, rate, start};
 use crate::lab::Lab;
 use crate::stats::Quad;
 
@@ -157,6 +157,29 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
             bar: Bar::None,
         }],
         run: rate::at_once,
+    },
+    Experiment {
+        metrics: &[
+            Metric {
+                name: "legacy-start-init",
+                unit: "ms",
+                peer: "QEMU microvm",
+                bar: Bar::Ratio(1.0),
+            },
+            Metric {
+                name: "legacy-monitor-pss",
+                unit: "MiB",
+                peer: "-",
+                bar: Bar::Value(4.0),
+            },
+            Metric {
+                name: "legacy-monitor-pss-qemu",
+                unit: "MiB",
+                peer: "QEMU microvm",
+                bar: Bar::None,
+            },
+        ],
+        run: legacy::run,
     },
     Experiment {
         metrics: &[

@@ -63,6 +63,7 @@ pub(crate) fn run(lab: &mut Lab) -> Result<Vec<Samples>> {
 fn pss_mib(sliver: &Sliver) -> Result<f64> {
     let path = format!("/proc/{}/smaps", sliver.pid());
     let smaps = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let own = own_pss_kib(&smaps, GUEST_KIB).with_context(|| format!("no guest memory in {path}: {smaps}"))?;
+    let own = own_pss_kib(&smaps, GUEST_KIB)
+        .with_context(|| format!("no guest memory in {path}: {smaps}"))?;
     Ok(own as f64 / 1024.0)
 }
