@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that building needs, and with an argument what more is needed:
 #   resources/setup.sh           to build and run: a C linker
-#   resources/setup.sh tests     to run every test: gdb
+#   resources/setup.sh tests     to run every test: gdb, and what the lab needs
 #   resources/setup.sh lab       to run Linux guests in the lab: QEMU, which emulates its host
 #   resources/setup.sh fuzz      to fuzz: a C++ compiler
 #   resources/setup.sh benches   to run every benchmark: what it is compared with
@@ -10,6 +10,7 @@
 # Does nothing, and asks nobody, where they are there already.
 set -eu
 
+PATH=$PATH:/usr/sbin:/sbin
 missing=""
 PATH=$PATH:/usr/sbin:/sbin
 need() { # COMMAND PACKAGE...
@@ -18,19 +19,24 @@ need() { # COMMAND PACKAGE...
     missing="$missing $*"
 }
 
+need_lab() {
+    need qemu-system-x86_64 qemu-system-x86
+    need mke2fs e2fsprogs
+    need strip binutils
+}
+
 need cc gcc libc6-dev
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 case "${1:-}" in
     "") ;;
-    tests) need gdb gdb ;;
-    lab)
-        need qemu-system-x86_64 qemu-system-x86
-        need mke2fs e2fsprogs
-        need strip binutils
+    tests)
+        need gdb gdb
+        need_lab
         ;;
+    lab) need_lab ;;
     fuzz) need c++ g++ ;;
     benches)
-        need qemu-system-x86_64 qemu-system-x86
+        need_lab
         need ip iproute2
         need ethtool ethtool
         need iperf3 iperf3
@@ -61,6 +67,7 @@ if ! command -v apt-get >/dev/null 2>&1; then
 fi
 as_root=""
 [ "$(id -u)" -eq 0 ] || as_root="sudo"
+echo "installing:$missing" >&2
 export DEBIAN_FRONTEND=noninteractive
 $as_root apt-get update -qq
 # shellcheck disable=SC2086 # a list of packages

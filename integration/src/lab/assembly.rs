@@ -40,6 +40,33 @@ const GUEST_MODULES: &[&str] = &[
 /// Size of the root disk.
 const ROOT_DISK: &str = "16m";
 
+/// What an ssh server and its client are made of: packages, and what is taken of each.
+const SSH: &[(&str, &[&str])] = &[
+    (
+        "dropbear-bin",
+        &[
+            "usr/sbin/dropbear",
+            "usr/bin/dbclient",
+            "usr/bin/dropbearkey",
+        ],
+    ),
+    (
+        "libc6",
+        &[
+            "lib64/ld-linux-x86-64.so.2",
+            "lib/x86_64-linux-gnu/libc.so.6",
+        ],
+    ),
+    ("libcrypt1", &["lib/x86_64-linux-gnu/libcrypt.so.1"]),
+    ("libgmp10", &["usr/lib/x86_64-linux-gnu/libgmp.so.10"]),
+    (
+        "libtomcrypt1",
+        &["usr/lib/x86_64-linux-gnu/libtomcrypt.so.1"],
+    ),
+    ("libtommath1", &["usr/lib/x86_64-linux-gnu/libtommath.so.1"]),
+    ("zlib1g", &["lib/x86_64-linux-gnu/libz.so.1"]),
+];
+
 /// Firmware that QEMU's microvm machine loads.
 const QEMU_FIRMWARE: &[&str] = &["bios-microvm.bin", "linuxboot_dma.bin", "pvh.bin"];
 
@@ -141,6 +168,7 @@ impl Assembly {
                 self.make_once(part, &package, |into| copy(&image, into))
             }
             Part::Spin => self.make(part, |_, into| copy(artifacts::image("spin"), into)),
+            Part::Ssh => self.make(part, Self::ssh),
             Part::Qemu => self.make(part, Self::qemu),
         }
     }
@@ -235,7 +263,11 @@ impl Assembly {
             fs::create_dir(path(directory))?;
         }
         fs::copy(&self.busybox, path("bin/busybox"))?;
-        for (link, target) in [("bin/sh", "busybox"), ("sbin/init", "../bin/busybox")] {
+        for (link, target) in [
+            ("bin/sh", "busybox"),
+            ("bin/login", "busybox"),
+            ("sbin/init", "../bin/busybox"),
+        ] {
             std::os::unix::fs::symlink(target, path(link))?;
         }
         fs::write(path("etc/hostname"), "lab\n")?;
@@ -247,11 +279,28 @@ impl Assembly {
         fs::write(path("etc/inittab"), inittab)?;
         // It may be there from a run that was ended.
         let _ = fs::remove_file(into);
+        // Not everybody's path leads to it.
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
         run(Command::new("mke2fs")
+            .env("PATH", path)
             .args(["-q", "-t", "ext4", "-d"])
             .arg(tree.path())
             .arg(into)
             .arg(ROOT_DISK))
+    }
+
+    fn ssh(&self, into: &Path) -> Result<()> {
+        let mut archive = Archive::new(BufWriter::new(File::create(into)?));
+        for (package, files) in SSH {
+            let from = self.packages.get(package)?;
+            for file in *files {
+                let from = from.join(file);
+                let added = archive.copy(file, &from);
+                added.with_context(|| format!("{}", from.display()))?;
+            }
+        }
+        archive.finish()?;
+        Ok(())
     }
 
     fn qemu(&self, into: &Path) -> Result<()> {
@@ -297,7 +346,8 @@ fn copy(from: &Path, into: &Path) -> Result<()> {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("{command:?}"))?;
-    ensure!(status.success(), "{command:?} failed");
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}", told.trim());
     Ok(())
 }

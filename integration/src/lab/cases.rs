@@ -12,6 +12,7 @@ mod memory;
 mod net;
 mod peer;
 mod smp;
+mod ssh;
 mod time;
 mod vsock;
 
@@ -131,6 +132,12 @@ pub const CASES: &[Case] = &[
         "memory that is free goes back to the host",
         memory::free_pages,
     ),
+    Case::new(
+        "ssh",
+        "a key from the seed opens the guest's ssh",
+        ssh::key_of_the_seed,
+    )
+    .with(&[Part::BzImage, Part::Initrd, Part::Ssh]),
     Case::new(
         "side-by-side",
         "a native slice beside a guest",

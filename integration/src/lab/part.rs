@@ -21,6 +21,8 @@ pub enum Part {
     Memtest,
     /// The native example `spin`, which computes for as long as it is told to.
     Spin,
+    /// An ssh server, a client and what makes keys, with their libraries: an archive.
+    Ssh,
     /// QEMU with its libraries and firmware, at the places where it looks for them.
     Qemu,
 }
@@ -38,6 +40,7 @@ impl Part {
             Self::RootDisk => "root.img",
             Self::Memtest => "memtest",
             Self::Spin => "spin",
+            Self::Ssh => "ssh.cpio",
             Self::Qemu => "qemu.cpio",
         }
     }

@@ -11,9 +11,9 @@ use crate::lab::inside::Stage;
 use crate::lab::part::Part;
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
-const GUEST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
-const MASK: &str = "255.255.255.0";
-const TAP: &str = "lab0";
+pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+pub(super) const MASK: &str = "255.255.255.0";
+pub(super) const TAP: &str = "lab0";
 const PORT: u16 = 7;
 
 /// What goes each way through a stream.

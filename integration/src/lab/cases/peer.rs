@@ -77,7 +77,10 @@ fn peer(stage: &Stage) -> (f64, f64) {
         .arg(stage.part(Part::BzImage))
         .arg("-initrd")
         .arg(stage.part(Part::Initrd))
-        .args(["-append", "console=ttyS0 panic=-1 quiet lab=serve"])
+        .args([
+            "-append",
+            "console=ttyS0 panic=-1 reboot=acpi quiet lab=serve",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let began = Instant::now();
