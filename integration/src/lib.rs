@@ -8,6 +8,7 @@
 //! A test that needs KVM begins with [`needs_kvm!`].
 
 pub mod artifacts;
+pub mod cli;
 pub mod client;
 pub mod elf;
 pub mod ended;

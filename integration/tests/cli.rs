@@ -3,99 +3,19 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use integration::cli::{Cli, assert_code, json, text};
 use integration::sliver::until;
 use integration::{artifacts, guests, needs_kvm};
 use object::{Object, ObjectSymbol};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
-use tempfile::TempDir;
-
-/// A `slicectl` with a run directory of its own.
-struct Cli {
-    place: TempDir,
-}
-
-impl Cli {
-    fn new() -> Self {
-        // Built before, so that no test waits for it inside slicectl.
-        artifacts::slicevmm();
-        artifacts::image("hello");
-        Self {
-            place: TempDir::with_prefix("slicevisor-test-").expect("a directory is made"),
-        }
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(artifacts::slicectl());
-        command
-            .args(args)
-            .current_dir(artifacts::workspace())
-            .env("SLICEVISOR_RUN_DIR", self.place.path().join("run"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        let mut command = self.command(args);
-        command.output().expect("slicectl starts")
-    }
-
-    fn spawn(&self, args: &[&str]) -> Child {
-        let mut command = self.command(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().expect("slicectl starts")
-    }
-
-    /// Process ids of the monitors that run in this place.
-    fn monitors(&self) -> Vec<String> {
-        let place = self.place.path().to_str().expect("a test's path is UTF-8");
-        let processes = fs::read_dir("/proc").expect("proc is mounted");
-        let is_monitor = |process: &Path| {
-            let line = fs::read_to_string(process.join("cmdline")).unwrap_or_default();
-            line.contains("slicevmm") && line.contains(place)
-        };
-        processes
-            .flatten()
-            .filter(|entry| is_monitor(&entry.path()))
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect()
-    }
-
-    fn assert_no_trace(&self) {
-        until("the monitor is gone", || {
-            self.monitors().is_empty().then_some(())
-        });
-        if let Ok(left) = fs::read_dir(self.place.path().join("run")) {
-            let names: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
-            assert!(names.is_empty(), "{names:?}");
-        }
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-#[track_caller]
-fn assert_code(output: &Output, code: i32) {
-    assert_eq!(output.status.code(), Some(code), "{output:?}");
-}
-
-/// The JSON object that ends stdout.
-#[track_caller]
-fn json(output: &Output) -> Value {
-    let stdout = text(&output.stdout);
-    serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout:?}"))
-}
 
 #[test]
 fn run_shows_the_console_and_ends_with_the_guests_status() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let output = cli.run(&[
         "run", "hello", "--name", "ada", "--", "--status", "42", "wörld",
     ]);
@@ -108,7 +28,7 @@ fn run_shows_the_console_and_ends_with_the_guests_status() {
 fn an_image_may_be_named_by_its_path() {
     needs_kvm!();
     let image = artifacts::image("hello").to_str().expect("UTF-8");
-    let output = Cli::new().run(&["run", image, "--name", "ada"]);
+    let output = Cli::set_up().run(&["run", image, "--name", "ada"]);
     assert_code(&output, 0);
     assert_eq!(text(&output.stdout), "hello from ada\n");
 }
@@ -116,7 +36,7 @@ fn an_image_may_be_named_by_its_path() {
 #[test]
 fn json_puts_the_console_on_stderr_and_one_object_on_stdout() {
     needs_kvm!();
-    let output = Cli::new().run(&["run", "hello", "--name", "ada", "--json"]);
+    let output = Cli::set_up().run(&["run", "hello", "--name", "ada", "--json"]);
     assert_code(&output, 0);
     assert!(
         text(&output.stderr).contains("hello from ada\n"),
@@ -142,7 +62,7 @@ fn json_puts_the_console_on_stderr_and_one_object_on_stdout() {
 #[test]
 fn a_fault_prints_what_and_where_by_the_images_own_symbols() {
     needs_kvm!();
-    let output = Cli::new().run(&["run", "fault", "--", "null-read"]);
+    let output = Cli::set_up().run(&["run", "fault", "--", "null-read"]);
     assert_code(&output, 139);
     let told = text(&output.stderr);
     for word in [
@@ -160,7 +80,7 @@ fn a_fault_prints_what_and_where_by_the_images_own_symbols() {
 #[test]
 fn a_fault_as_json_has_the_fault_and_its_backtrace() {
     needs_kvm!();
-    let output = Cli::new().run(&["run", "fault", "--json", "--", "divide"]);
+    let output = Cli::set_up().run(&["run", "fault", "--json", "--", "divide"]);
     assert_code(&output, 139);
     let exit = &json(&output)["exit"];
     assert_eq!(exit["kind"], "fault");
@@ -172,7 +92,7 @@ fn a_fault_as_json_has_the_fault_and_its_backtrace() {
 #[test]
 fn a_time_limit_ends_with_124() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let started = Instant::now();
     let output = cli.run(&["run", "spin", "--for", "300ms", "--", "--ms", "60000"]);
     assert_code(&output, 124);
@@ -182,7 +102,7 @@ fn a_time_limit_ends_with_124() {
 
 #[test]
 fn usage_errors_end_with_2_and_start_nothing() {
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     for args in [
         &["run", "hello", "--frobnicate"][..],
         &["run"],
@@ -201,7 +121,7 @@ fn usage_errors_end_with_2_and_start_nothing() {
 #[test]
 fn images_that_are_none_end_with_125_and_one_line_that_names_them() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let path = cli.place.path().join("words");
     fs::write(&path, "just words").expect("written");
     for image in [
@@ -221,7 +141,7 @@ fn images_that_are_none_end_with_125_and_one_line_that_names_them() {
 #[test]
 fn too_little_memory_says_how_much_is_needed() {
     needs_kvm!();
-    let output = Cli::new().run(&["run", "hello", "--mem", "1M", "--vcpus", "32"]);
+    let output = Cli::set_up().run(&["run", "hello", "--mem", "1M", "--vcpus", "32"]);
     assert_code(&output, 125);
     assert!(
         text(&output.stderr).contains("needs at least 9 MiB"),
@@ -250,7 +170,7 @@ fn bare() -> &'static str {
 #[test]
 fn a_running_sliver_is_listed_paused_resumed_and_stopped_by_its_name() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let mut run = cli.spawn(&idler("steered", bare()));
     wait_until_running(&cli, "steered");
     let listed = text(&cli.run(&["ps"]).stdout);
@@ -269,7 +189,7 @@ fn a_running_sliver_is_listed_paused_resumed_and_stopped_by_its_name() {
 #[test]
 fn a_monitor_that_hangs_is_told_with_the_process_to_kill() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let mut run = cli.spawn(&idler("hung", bare()));
     wait_until_running(&cli, "hung");
     let monitors = cli.monitors();
@@ -293,7 +213,7 @@ fn a_monitor_that_hangs_is_told_with_the_process_to_kill() {
 
 #[test]
 fn what_cannot_be_printed_is_told() {
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let full = || {
         File::options()
             .write(true)
@@ -309,7 +229,7 @@ fn what_cannot_be_printed_is_told() {
 
 #[test]
 fn steering_what_is_not_there_says_so() {
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     for line in [
         &["status", "nobody"][..],
         &["pause", "nobody"],
@@ -326,7 +246,7 @@ fn steering_what_is_not_there_says_so() {
 #[test]
 fn a_signal_to_slicectl_stops_the_sliver_and_ends_both_with_143() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     for (name, signal) in [("term", Signal::TERM), ("int", Signal::INT)] {
         let mut run = cli.spawn(&idler(name, bare()));
         wait_until_running(&cli, name);
@@ -339,7 +259,7 @@ fn a_signal_to_slicectl_stops_the_sliver_and_ends_both_with_143() {
 #[test]
 fn killing_slicectl_leaves_nothing() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let mut run = cli.spawn(&idler("orphan", bare()));
     wait_until_running(&cli, "orphan");
     assert_eq!(cli.monitors().len(), 1);
@@ -351,7 +271,7 @@ fn killing_slicectl_leaves_nothing() {
 #[test]
 fn a_reader_that_goes_away_does_not_keep_the_sliver() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let mut run = cli.spawn(&["run", "hello"]);
     drop(run.stdout.take());
     let status = run.wait().expect("ours");
@@ -362,7 +282,7 @@ fn a_reader_that_goes_away_does_not_keep_the_sliver() {
 #[test]
 fn a_core_of_a_fault_is_opened_by_gdb_which_finds_the_place() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let core = cli.place.path().join("fault.elf");
     let core = core.to_str().expect("UTF-8");
     let output = cli.run(&["run", "fault", "--core", core, "--", "null-read"]);
@@ -377,7 +297,7 @@ fn a_core_of_a_fault_is_opened_by_gdb_which_finds_the_place() {
 #[test]
 fn gdb_stops_at_a_breakpoint_steps_and_lets_the_sliver_end() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let mut run = cli.spawn(&["run", "fault", "--gdb", "127.0.0.1:0", "--", "divide"]);
     let mut told = String::new();
     let mut stderr = run.stderr.take().expect("a pipe");
@@ -456,7 +376,7 @@ fn gdb(args: &[&str]) -> String {
 
 #[test]
 fn inspect_tells_what_an_image_is() {
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let output = cli.run(&["inspect", "hello", "--json"]);
     assert_code(&output, 0);
     let told = text(&output.stdout);
@@ -468,7 +388,7 @@ fn inspect_tells_what_an_image_is() {
 
 #[test]
 fn inspect_says_every_reason_against_a_file_and_ends_with_1() {
-    let output = Cli::new().run(&["inspect", "/bin/true"]);
+    let output = Cli::set_up().run(&["inspect", "/bin/true"]);
     assert_code(&output, 1);
     let told = text(&[output.stdout, output.stderr].concat());
     for word in ["position independent", "PT_INTERP", "no slice note"] {
@@ -479,7 +399,7 @@ fn inspect_says_every_reason_against_a_file_and_ends_with_1() {
 #[test]
 fn doctor_finds_this_host_able() {
     needs_kvm!();
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     let output = cli.run(&["doctor", "--json"]);
     assert_code(&output, 0);
     let checks = json(&output)["checks"].as_array().map(Vec::len);
@@ -492,7 +412,7 @@ fn doctor_finds_this_host_able() {
 
 #[test]
 fn help_has_examples_and_completions_and_pages_are_made() {
-    let cli = Cli::new();
+    let cli = Cli::set_up();
     assert!(text(&cli.run(&["run", "--help"]).stdout).contains("Examples:"));
     assert!(text(&cli.run(&["completions", "bash"]).stdout).contains("_slicectl"));
     assert!(text(&cli.run(&["man"]).stdout).contains(".TH"));
