@@ -90,11 +90,11 @@ impl Lab {
         self.host
     }
 
-    /// Runs a case; `words` are for it.
-    pub fn run(&self, case: &'static Case, words: &[&str]) -> Result<Outcome> {
+    /// Runs a case.
+    pub fn run(&self, case: &'static Case) -> Result<Outcome> {
         let place = self.place(case)?;
         let began = Instant::now();
-        let run = machine::run(self.host, &self.assembly, case, words, place.path())?;
+        let run = machine::run(self.host, &self.assembly, case, place.path())?;
         Ok(Outcome {
             case: case.name,
             took: began.elapsed(),

@@ -20,7 +20,7 @@ fn assert_passes(name: &str) {
     let lab = LAB.get_or_init(|| {
         Lab::assemble(&CASES.map(find), false).unwrap_or_else(|error| panic!("{error:#}"))
     });
-    let outcome = lab.run(find(name), &[]).expect("a case can be run");
+    let outcome = lab.run(find(name)).expect("a case can be run");
     assert!(outcome.result.is_ok(), "{}", outcome.text());
 }
 

@@ -35,8 +35,8 @@ struct Options {
     /// Run N cases at once [default: one per two processors].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: Option<u8>,
-    /// What to run: all that are usual, if none is named. Words after a colon are for the case.
-    #[arg(value_name = "CASE[:WORD]")]
+    /// What to run: all that are usual, if none is named.
+    #[arg(value_name = "CASE")]
     cases: Vec<String>,
 }
 
@@ -50,8 +50,7 @@ fn main() -> Result<ExitCode> {
     }
     let wanted = wanted(&options.cases)?;
     let _signals = EndSignals::catch()?;
-    let cases: Vec<_> = wanted.iter().map(|(case, _)| *case).collect();
-    let lab = Lab::assemble(&cases, options.keep)?;
+    let lab = Lab::assemble(&wanted, options.keep)?;
     if let Host::Emulated { .. } = lab.host() {
         eprintln!("this host has neither VMX nor SVM: its cases run in an emulated one");
     }
@@ -67,36 +66,29 @@ fn main() -> Result<ExitCode> {
     })
 }
 
-type Wanted = (&'static Case, Option<String>);
-
-fn wanted(names: &[String]) -> Result<Vec<Wanted>> {
+fn wanted(names: &[String]) -> Result<Vec<&'static Case>> {
     if names.is_empty() {
         let usual = CASES.iter().filter(|case| case.usual);
-        return Ok(usual.map(|case| (case, None)).collect());
+        return Ok(usual.collect());
     }
-    let find = |text: &String| {
-        let (name, word) = match text.split_once(':') {
-            Some((name, word)) => (name, Some(word.to_owned())),
-            None => (text.as_str(), None),
-        };
+    let find = |name: &String| {
         let case = cases::find(name);
-        let case = case.with_context(|| format!("no case is called {name:?}; see --list"))?;
-        Ok((case, word))
+        case.with_context(|| format!("no case is called {name:?}; see --list"))
     };
     names.iter().map(find).collect()
 }
 
 /// Runs all, `jobs` at a time; how many failed.
-fn run(lab: &Lab, wanted: &[Wanted], jobs: usize, json: bool) -> Result<usize> {
+fn run(lab: &Lab, wanted: &[&'static Case], jobs: usize, json: bool) -> Result<usize> {
     let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let broken = Mutex::new(None);
     let work = || {
         while signals::arrived().is_none() {
-            let Some((case, word)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
+            let Some(case) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 return;
             };
             eprintln!("{}: {}", case.name, case.about);
-            match lab.run(case, word.as_deref().as_slice()) {
+            match lab.run(case) {
                 Ok(outcome) => {
                     failed.fetch_add(usize::from(outcome.result.is_err()), Ordering::Relaxed);
                     match json {

@@ -2,9 +2,8 @@
 //! the host.
 //!
 //! Run as the first process of a kernel it does all of that. On a host that is one already it is
-//! an ordinary program: `lab-inside CASE PARTS [WORD...]`, which tells on its standard output.
+//! an ordinary program: `lab-inside CASE PARTS`, which tells on its standard output.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
@@ -31,7 +30,6 @@ const SERIAL: &str = "/dev/ttyS1";
 #[derive(Debug)]
 pub struct Stage {
     parts: PathBuf,
-    words: Vec<String>,
     reporter: Reporter,
     figures: Mutex<Figures>,
 }
@@ -54,11 +52,6 @@ impl Stage {
     /// The path of a part.
     pub fn part(&self, part: Part) -> PathBuf {
         self.parts.join(part.file())
-    }
-
-    /// What was said to this run.
-    pub fn words(&self) -> &[String] {
-        &self.words
     }
 
     /// Where messages go.
@@ -104,12 +97,10 @@ pub fn main() -> Result<()> {
     }
     let mut args = std::env::args_os().skip(1);
     let (Some(case), Some(parts)) = (args.next(), args.next()) else {
-        bail!("usage: lab-inside CASE PARTS [WORD...]");
+        bail!("usage: lab-inside CASE PARTS");
     };
-    let text = |word: OsString| word.to_string_lossy().into_owned();
-    let words = args.map(text).collect();
     let stdout = rustix::io::dup(rustix::stdio::stdout())?;
-    run(&text(case), parts.into(), words, stdout.into())
+    run(&case.to_string_lossy(), parts.into(), stdout.into())
 }
 
 /// As the first process.
@@ -134,17 +125,14 @@ fn init() -> Result<()> {
         words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     };
     let case = word("lab.case").context("the command line names no case")?;
-    let words = word("lab.words").unwrap_or_default().split(',');
-    let words = words.filter(|word| !word.is_empty()).map(str::to_owned);
     let serial = File::options().write(true).open(SERIAL)?;
-    run(case, PARTS.into(), words.collect(), serial)
+    run(case, PARTS.into(), serial)
 }
 
-fn run(name: &str, parts: PathBuf, words: Vec<String>, told: File) -> Result<()> {
+fn run(name: &str, parts: PathBuf, told: File) -> Result<()> {
     let case = cases::find(name).with_context(|| format!("there is no case {name}"))?;
     let stage = Stage {
         parts,
-        words,
         reporter: Reporter(Arc::new(Mutex::new(told))),
         figures: Mutex::default(),
     };

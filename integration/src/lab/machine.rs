@@ -46,24 +46,16 @@ pub struct Run {
 }
 
 /// Runs `case` with its files in `place`.
-pub fn run(
-    host: Host,
-    assembly: &Assembly,
-    case: &Case,
-    words: &[&str],
-    place: &Path,
-) -> Result<Run> {
+pub fn run(host: Host, assembly: &Assembly, case: &Case, place: &Path) -> Result<Run> {
     let host_log = place.join("host.log");
     let mut command = match host {
-        Host::This => this(assembly, case, words),
+        Host::This => this(assembly, case),
         Host::Emulated { tsc_khz } => {
             let initrd = place.join("initrd.cpio");
             assembly.write_initrd(&initrd, case.parts)?;
             let mut qemu = emulator(case, &assembly.bzimage()?, &initrd, &host_log);
-            let words = words.join(",");
             qemu.arg("-append").arg(format!(
-                "console=ttyS0 reboot=t panic=-1 quiet tsc_early_khz={tsc_khz} lab.case={} \
-                 lab.words={words}",
+                "console=ttyS0 reboot=t panic=-1 quiet tsc_early_khz={tsc_khz} lab.case={}",
                 case.name
             ));
             qemu
@@ -97,20 +89,21 @@ pub fn run(
 }
 
 /// The inside, in a network of its own.
-fn this(assembly: &Assembly, case: &Case, words: &[&str]) -> Command {
+fn this(assembly: &Assembly, case: &Case) -> Command {
     let mut command = Command::new("unshare");
     command
         .args(["--net", "--kill-child", "--fork"])
         .arg(assembly.path(Part::Inside))
         .arg(case.name)
-        .arg(assembly.parts())
-        .args(words);
+        .arg(assembly.parts());
     command
 }
 
 fn emulator(case: &Case, kernel: &Path, initrd: &Path, log: &Path) -> Command {
-    let mut command = Command::new(QEMU);
+    // It must not outlive whoever waits for it, however that ends.
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL", QEMU])
         .args(["-accel", "tcg", "-cpu", "max,la57=off", "-smp", "1"])
         .args(["-m", &case.host_mib.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
