@@ -27,6 +27,8 @@ pub struct VirtioDevice {
     backend: Box<dyn Backend>,
     /// The driver has reset it, and something still uses guest memory.
     draining: bool,
+    /// When its backend wants to go on: until the next batch, whatever is written meanwhile.
+    again_at: Option<Nanos>,
     config: Vec<u8>,
     generation: u32,
     /// Of which configuration, and of which fault, the driver was told by an interrupt.
@@ -66,6 +68,7 @@ impl VirtioDevice {
             identity,
             backend,
             draining: false,
+            again_at: None,
             // Memory starts with 0: the first publication writes the configuration.
             generation: 1,
             told: (1, 0),
@@ -134,6 +137,14 @@ impl VirtioDevice {
 
     /// Does a write of any width and what follows from it.
     pub fn write(&mut self, offset: u64, data: &[u8], ram: &GuestRam, now: Nanos) -> Outcome {
+        let outcome = self.do_write(offset, data, ram, now);
+        Outcome {
+            again_at: self.again_at,
+            ..outcome
+        }
+    }
+
+    fn do_write(&mut self, offset: u64, data: &[u8], ram: &GuestRam, now: Nanos) -> Outcome {
         let ignored = Outcome {
             ignored: true,
             ..Outcome::default()
@@ -211,14 +222,15 @@ impl VirtioDevice {
                 error,
             })?;
         }
+        self.again_at = match progress {
+            Progress::At(moment) => Some(moment),
+            _ => None,
+        };
         Ok(Outcome {
             notify,
             more: progress == Progress::More,
             waiting: progress == Progress::Waiting,
-            again_at: match progress {
-                Progress::At(moment) => Some(moment),
-                _ => None,
-            },
+            again_at: self.again_at,
             ..Outcome::default()
         })
     }
@@ -240,6 +252,7 @@ impl VirtioDevice {
 
     fn fail(&mut self, fault: Fault) -> Outcome {
         self.queues.fill_with(|| None);
+        self.again_at = None;
         // What it still does in guest memory, the guest has allowed it to.
         self.backend.stop();
         self.transport.needs_reset();
@@ -255,6 +268,7 @@ impl VirtioDevice {
 
     fn stop(&mut self) {
         self.queues.fill_with(|| None);
+        self.again_at = None;
         self.draining = !self.backend.stop();
         if !self.draining {
             self.transport.finish_reset();

@@ -110,6 +110,7 @@ impl Backend for Rng {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::virtio::mmio::register;
     use crate::devices::virtio::testing::{self, DATA, Driver, Piece};
 
     #[test]
@@ -143,6 +144,8 @@ mod tests {
         }
         let outcome = driver.ring(0);
         let at = outcome.again_at.unwrap();
+        // What else its driver writes, at every interrupt, does not make it forget the moment.
+        assert_eq!(driver.set(register::INTERRUPT_ACK, 1).again_at, Some(at));
         assert_eq!(
             at.0 - driver.now.0,
             (LARGEST_GIFT * 1_000_000_000).div_ceil(RATE)
@@ -153,6 +156,16 @@ mod tests {
         driver.now = at;
         assert_eq!(driver.settle().again_at, None);
         assert_eq!(driver.take_used(0).len(), 1);
+    }
+
+    #[test]
+    fn a_reset_ends_the_wait_of_a_greedy_guest() {
+        let mut driver = Driver::new(Box::new(Rng::new()));
+        for _ in 0..BURST / LARGEST_GIFT + 1 {
+            driver.offer(0, &[Piece::writable(DATA, LARGEST_GIFT as u32)]);
+        }
+        assert!(driver.ring(0).again_at.is_some());
+        assert_eq!(driver.set(register::STATUS, 0).again_at, None);
     }
 
     #[test]
