@@ -110,6 +110,9 @@ impl SerialPort {
         // Neither the outbox nor the line refuses anything.
         let _ = self.uart.write(offset as u8, value);
         let after = self.gathered();
+        // Not when it is written: whoever reads it may be slower than the guest's end.
+        let printed = &self.uart.writer().0[before.min(after)..];
+        self.panic.feed(printed);
         let ends = after > before && value == b'\n' || offset == INTERRUPT_ENABLE;
         if after >= GATHERED || ends && after > 0 {
             self.flush(now);
@@ -143,7 +146,6 @@ impl SerialPort {
             }
             self.bucket.take(written as u64);
             self.printed_bytes += written as u64;
-            self.panic.feed(&outbox[..written]);
             self.uart.writer_mut().0.drain(..written);
         }
     }
@@ -279,6 +281,16 @@ mod tests {
         }
         assert_eq!(got, sent);
         assert!(!port.is_full());
+    }
+
+    #[test]
+    fn a_panic_is_seen_before_anybody_has_read_of_it() {
+        let (mut port, _reader, _writer) = port(1 << 10);
+        while !port.is_full() {
+            print(&mut port, b"x");
+        }
+        print(&mut port, b"\nKernel panic - not syncing: no init\n");
+        assert_eq!(port.panic_watch().panic(), Some("no init"));
     }
 
     #[test]
