@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, fstat, makedev, open};
+use rustix::fs::{FileType, Mode, OFlags, fstat, makedev, open};
 use rustix::termios::{isatty, tcgetwinsize};
 
 /// A write to a pipe with room for this much does not wait (POSIX, `PIPE_BUF`).
@@ -25,7 +25,7 @@ impl Output {
     /// Writes to `file`.
     pub fn new(file: File) -> Self {
         Self {
-            file: own_terminal(&file).unwrap_or(file),
+            file: own_description(&file).unwrap_or(file),
             broken: false,
         }
     }
@@ -62,13 +62,16 @@ impl Output {
     }
 }
 
-/// The terminal that `file` is, opened anew so that writing does not wait: one that has some room has
-/// not always enough, and whoever shares `file` with us expects its flags to stay as they are. `None`
-/// if it is none, or cannot be opened.
-fn own_terminal(file: &File) -> Option<File> {
+/// The terminal or pipe that `file` is, opened anew so that writing does not wait: a terminal that
+/// has some room has not always enough, what room a pipe had another console of the same guest may
+/// have taken, and whoever shares `file` with us expects its flags to stay as they are. `None` if it
+/// is neither, or cannot be opened.
+fn own_description(file: &File) -> Option<File> {
+    let stat = fstat(file).ok()?;
     // To open the other end of a pseudo-terminal is to make a new one (pts(4)).
-    let is_other_end = fstat(file).ok()?.st_rdev == makedev(5, 2);
-    if !isatty(file) || is_other_end {
+    let is_other_end = stat.st_rdev == makedev(5, 2);
+    let is_pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+    if !is_pipe && (is_other_end || !isatty(file)) {
         return None;
     }
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -158,6 +161,20 @@ mod tests {
         reader.read_exact(&mut received).unwrap();
         assert!(output.write(b"more") > 0);
         assert!(received.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn a_pipe_whose_room_somebody_else_took_is_not_waited_for() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let shared = File::from(OwnedFd::from(writer));
+        let mut output = Output::new(shared.try_clone().unwrap());
+        while output.write(&[7; PIECE]) > 0 {}
+        // As between its look for room and its write.
+        let error = (&output.file).write(b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(!fcntl_getfl(&shared).unwrap().contains(OFlags::NONBLOCK));
+        reader.read_exact(&mut [0; PIECE]).unwrap();
+        assert!(output.write(b"more") > 0);
     }
 
     #[test]
