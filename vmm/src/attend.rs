@@ -277,21 +277,28 @@ impl Machine {
         let Some(attendant) = self.attendant.get() else {
             return;
         };
+        let mut work = DeviceSet::default();
         while self.lifecycle.end_reason().is_none() {
-            let mut work = DeviceSet::default();
-            if let Err(error) = attendant.wait(None, None, |event| self.note(event, &mut work)) {
+            // A device that always has more must not keep this thread from what comes for others.
+            let limit = (!work.is_empty()).then_some(Duration::ZERO);
+            if let Err(error) = attendant.wait(limit, None, |event| self.note(event, &mut work)) {
                 return self.end(cannot_wait(&error));
             }
+            if work.is_empty() {
+                continue;
+            }
             // While the sliver is paused nothing is served: it is nudged when it goes on.
-            while !work.is_empty() && self.lifecycle.begin_service() {
-                let done = self.bus().serve(work, self.vm(), now());
-                work = self.follow_up(done);
-                if self.lifecycle.end_service() {
-                    self.bell.ring();
-                }
-                if done.left {
-                    std::thread::sleep(STAND_BACK);
-                }
+            if !self.lifecycle.begin_service() {
+                work = DeviceSet::default();
+                continue;
+            }
+            let done = self.bus().serve(work, self.vm(), now());
+            work = self.follow_up(done);
+            if self.lifecycle.end_service() {
+                self.bell.ring();
+            }
+            if done.left {
+                std::thread::sleep(STAND_BACK);
             }
         }
     }
