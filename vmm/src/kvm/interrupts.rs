@@ -5,7 +5,9 @@
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
-use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap};
+use kvm_bindings::{
+    KVM_CAP_HALT_POLL, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap,
+};
 use kvm_ioctls::{IoEventAddress, NoDatamatch};
 use rustix::event::{EventfdFlags, eventfd};
 use vmm_sys_util::eventfd::EventFd;
@@ -34,8 +36,8 @@ impl InterruptLine {
 }
 
 impl Vm {
-    /// Gives the VM its interrupt controllers, and KVM four pages at `kvm_pages` for itself. Comes
-    /// after the memory and before any vCPU.
+    /// Gives the VM its interrupt controllers but no performance counters, and KVM four pages at
+    /// `kvm_pages` for itself. Comes after the memory and before any vCPU.
     pub fn add_interrupt_controllers(&self, kvm_pages: u64) -> Result<(), KvmError> {
         let vm = self.fd();
         vm.set_identity_map_address(kvm_pages)
@@ -48,6 +50,13 @@ impl Vm {
         // sliver. A KVM without the capability does not look.
         let _ = vm.enable_cap(&kvm_enable_cap {
             cap: KVM_CAP_HALT_POLL,
+            ..Default::default()
+        });
+        // AMD's first four counters are there whatever CPUID says. A KVM before Linux 5.18 has no
+        // way to take them away.
+        let _ = vm.enable_cap(&kvm_enable_cap {
+            cap: KVM_CAP_PMU_CAPABILITY,
+            args: [KVM_PMU_CAP_DISABLE.into(), 0, 0, 0],
             ..Default::default()
         });
         Ok(())
