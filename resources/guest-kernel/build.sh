@@ -17,9 +17,9 @@ Builds a guest kernel from Debian's linux-source package and puts into OUT-DIR:
   --jobs N        how many compilers at a time, default one per CPU
   --config FILE   lay FILE over minimal.config: lines as CONFIG_WIREGUARD=y
 
-The same source, configuration and compiler give the same bytes; they are built once and kept in
-\$XDG_CACHE_HOME/slicevisor (~/.cache/slicevisor). Needs 2 GiB there while it builds, and no root;
-installs what it needs as root or with sudo.
+What was built of the same source, configuration and compiler is kept in \$XDG_CACHE_HOME/slicevisor
+(~/.cache/slicevisor) and not built again. Needs 2 GiB there while it builds, and no root; installs
+what it needs as root or with sudo.
 END
 }
 
