@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{KVM_API_VERSION, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -78,11 +78,19 @@ pub(super) struct Memory {
     _system: Option<Arc<SystemArea>>,
 }
 
+/// KVM's handle to a VM.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) fd: VmFd,
+    /// Held while a line to an interrupt controller is up.
+    pub(super) pulse: Mutex<()>,
+}
+
 /// A VM with its memory. Memory goes in before any vCPU exists: a slot set after an in-kernel
 /// device would wait milliseconds for a grace period.
 #[derive(Debug)]
 pub struct Vm {
-    fd: VmFd,
+    handle: Arc<Handle>,
     memory: Arc<Memory>,
 }
 
@@ -119,13 +127,17 @@ impl Vm {
             ram,
             _system: system.map(|(area, _)| area),
         });
-        Ok(Self { fd, memory })
+        let handle = Arc::new(Handle {
+            fd,
+            pulse: Mutex::default(),
+        });
+        Ok(Self { handle, memory })
     }
 
     /// Creates vCPU `index`, and gives with it what has to outlive it.
     pub(super) fn create_vcpu(&self, index: usize) -> Result<(VcpuFd, Arc<Memory>), KvmError> {
         let fd = self
-            .fd
+            .fd()
             .create_vcpu(index as u64)
             .map_err(KvmError::call("KVM_CREATE_VCPU"))?;
         Ok((fd, Arc::clone(&self.memory)))
@@ -137,7 +149,12 @@ impl Vm {
     }
 
     /// KVM's handle.
+    pub(super) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    /// KVM's descriptor.
     pub(super) fn fd(&self) -> &VmFd {
-        &self.fd
+        &self.handle.fd
     }
 }

@@ -93,15 +93,15 @@ pub(super) fn make(
     let windows = bus.windows();
     let lines = windows.iter().map(|window| {
         Ok(Line {
-            interrupt: vm.interrupt_line(window.interrupt)?,
+            interrupt: vm.interrupt_line(window.interrupt),
             doorbell: vm.doorbell(window.base + register::QUEUE_NOTIFY)?,
         })
     });
     bus.wire(Wiring::Lines(lines.collect::<Result<_, KvmError>>()?));
-    let line = vm.interrupt_line(interrupt::SERIAL)?;
+    let line = vm.interrupt_line(interrupt::SERIAL);
     let rate = spec.console().rate_kib_s() << 10;
     let ports = Ports::new(SerialPort::new(line, output, input, rate));
-    let events = vm.interrupt_line(interrupt::EVENTS)?;
+    let events = vm.interrupt_line(interrupt::EVENTS);
     milestones.vm = watch.elapsed_us();
     let loader = Loader {
         kernel: &kernel,
