@@ -23,12 +23,12 @@ use std::path::PathBuf;
 
 use linux_loader::configurator;
 use linux_loader::loader::bzimage::BzImage;
-use linux_loader::loader::{Elf, KernelLoader, load_cmdline};
+use linux_loader::loader::{KernelLoader, load_cmdline};
 use rustix::rand::{GetRandomFlags, getrandom};
 use slice_abi::info::Range;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use self::kernel::{Class, Format};
+use self::kernel::Format;
 use self::linux::Told;
 use self::place::{BOOT_PARAMS, COMMAND_LINE, GDT, KERNEL, PAGE_TABLES, STACK_TOP};
 use self::source::Source;
@@ -233,14 +233,8 @@ fn load_kernel(
                 Err(error) => Err(source.error(WHAT, error)),
             }
         }
-        Format::Elf(elf) if elf.class == Class::Elf64 => {
-            let mut source = Source::new(file.file(), file.len(), go_on);
-            match Elf::load(memory, None, &mut source, None) {
-                Ok(_) => Ok(()),
-                Err(error) => Err(source.error(WHAT, error)),
-            }
-        }
-        // The loader reads 64-bit headers only.
+        // Not with the library: it reads the headers again, which may be others by now, knows only
+        // 64-bit ones, and walks through notes of any length without asking whether to go on.
         Format::Elf(elf) => elf.segments.iter().try_for_each(|segment| {
             let range = Range {
                 start: segment.address,

@@ -1,5 +1,5 @@
 //! What a legacy guest reaches through I/O ports: a 16550, an 8042 that only resets, a clock, and
-//! the ports that end or reset the machine (see [`port`](crate::boot::legacy::map::port)).
+//! the ports that end or reset the machine (see [`port`]).
 //!
 //! Pure but for the serial port. A port takes one byte at a time, however many an access has; ports
 //! that do not exist read as all ones, as on a PC.

@@ -92,6 +92,8 @@ pub enum KernelProblem {
         hole = super::map::HOLE
     )]
     SegmentOutside(usize, u64, u64),
+    #[error("segments {0} and {1} overlap in memory")]
+    SegmentsOverlap(usize, usize),
     #[error("its entry point {0:#x} is in none of its segments")]
     EntryOutside(u64),
 }

@@ -200,6 +200,7 @@ impl Elf {
         if segments.is_empty() {
             return Err(KernelProblem::NoSegments);
         }
+        check_disjoint(&segments)?;
         let mut elf = Self {
             class: headers.class,
             segments,
@@ -273,6 +274,19 @@ fn check_segment(index: usize, program: &Program, len: u64) -> Result<Segment, K
         file_len: program.file_len,
         virt: program.virt,
     })
+}
+
+/// Loading costs no more than memory has bytes.
+fn check_disjoint(segments: &[Segment]) -> Result<(), KernelProblem> {
+    let mut order: Vec<usize> = (0..segments.len()).collect();
+    order.sort_by_key(|&index| segments[index].address);
+    for pair in order.windows(2) {
+        let (low, high) = (segments[pair[0]], segments[pair[1]]);
+        if low.address + low.memory_len > high.address {
+            return Err(KernelProblem::SegmentsOverlap(pair[0], pair[1]));
+        }
+    }
+    Ok(())
 }
 
 fn truncated(what: &str, needed: u64, len: u64) -> KernelProblem {

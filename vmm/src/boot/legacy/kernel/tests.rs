@@ -145,6 +145,10 @@ fn an_elf_file_that_cannot_be_loaded_is_refused() {
     assert!(refused(|f| f.segments[0].0 = 0xf_f000).contains("a kernel's place is from 0x100000"));
     assert!(refused(|f| f.segments[0].0 = HOLE).contains("segment 0"));
     assert!(refused(|f| f.segments[1].0 = u64::MAX).contains("segment 1"));
+    assert_eq!(
+        refused(|f| f.segments[1].0 = KERNEL + 0x1fff),
+        "segments 0 and 1 overlap in memory"
+    );
     assert!(refused(|f| f.segments.clear()).contains("program headers"));
     assert!(refused(|f| f.pvh = Some(7)).contains("entry point 0x7"));
 }
