@@ -25,9 +25,6 @@ pub use outside::Subject;
 /// For how long a device that was misused is watched.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// What a sliver may cost in that time, in microseconds of a processor.
-const AFFORDABLE_US: u64 = 50_000;
-
 /// Memory of a guest, in MiB.
 const MEMORY: u64 = 32;
 /// Of one that names more than 4 GiB in a queue of 16 descriptors.
@@ -133,9 +130,11 @@ impl<'a> Doer<'a> {
         let mut control = sliver
             .control_if_it_runs()
             .map(|client| Control { client, machine });
-        let settled = control
-            .as_mut()
-            .and_then(|control| until("a case is settled", || control.peek("SETTLED")));
+        let settled = control.as_mut().and_then(|control| {
+            until(&format!("{} is settled", case.0), || {
+                control.peek("SETTLED")
+            })
+        });
         match (control, settled) {
             (Some(control), Some(_)) => Ok(Self {
                 case,
@@ -155,7 +154,7 @@ impl<'a> Doer<'a> {
             problems.push(format!("it is {:?}", status.state));
         }
         let cost = processor_time(&status) - self.cpu_us;
-        if cost >= AFFORDABLE_US {
+        if cost >= self.control.machine.affordable_us {
             problems.push(format!("it cost {cost} us of a processor in {WATCH:?}"));
         }
         let device = status.devices.iter().find(|d| d.tag == subject.tag());

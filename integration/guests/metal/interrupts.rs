@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::low::{cli, outb, sti, sti_hlt};
+use super::low::{cli, outb, sti, wait};
 use crate::cases::low::{load, rdtsc, store};
 
 /// Interrupts so far, by vector. Counted by `entry.S`.
@@ -158,7 +158,7 @@ pub fn rest(limit: Option<u64>) {
     }
     cli();
     if PENDING.load(Ordering::SeqCst) == 0 {
-        sti_hlt();
+        wait();
     }
     PENDING.store(0, Ordering::SeqCst);
     sti();

@@ -23,6 +23,9 @@ const UNDER_WAY: u64 = 500_000_000;
 /// Long enough for one that should come.
 const LONG: u64 = 5_000_000_000;
 
+/// How often a ring is looked at that nothing tells of.
+const LOOK_EVERY: u64 = 1_000_000;
+
 /// Pieces of work in a row.
 const ROUNDS: u16 = 8;
 const MANY: u16 = 100;
@@ -177,7 +180,8 @@ impl<'a> Line<'a> {
             if now >= end {
                 return false;
             }
-            interrupts::rest(Some(end - now));
+            // Not to the end: what is waited for may be kept from interrupting.
+            interrupts::rest(Some(LOOK_EVERY.min(end - now)));
         }
         true
     }

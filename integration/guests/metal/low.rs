@@ -74,10 +74,13 @@ pub fn cli() {
     unsafe { asm!("cli", options(nostack)) };
 }
 
-/// Lets interrupts in and waits for one: none comes in between (they are let in an instruction late).
-pub fn sti_hlt() {
-    // SAFETY: as in `sti`.
-    unsafe { asm!("sti", "hlt", options(nostack)) };
+/// Lets interrupts in and waits for one; none comes in between.
+pub fn wait() {
+    unsafe extern "C" {
+        fn sti_hlt();
+    }
+    // SAFETY: as in `sti`; it is in `entry.S` and changes nothing else.
+    unsafe { sti_hlt() };
 }
 
 /// Waits for an interrupt, for ever if they are kept out.

@@ -10,8 +10,14 @@ use serde_json::json;
 use crate::guests;
 use crate::sliver::Sliver;
 
-/// Slivers that run at once.
+/// Slivers that run at once, and on an emulated host.
 const AT_ONCE: usize = 24;
+const AT_ONCE_EMULATED: usize = 4;
+
+/// What a sliver that rests may cost in a second, in microseconds of a processor, and of an emulated
+/// one, which is ten times as slow.
+const AFFORDABLE_US: u64 = 50_000;
+const AFFORDABLE_EMULATED_US: u64 = 500_000;
 
 /// A kind of machine, and the guest for it.
 #[derive(Debug)]
@@ -20,6 +26,7 @@ pub struct Machine {
     symbols: BTreeMap<String, u64>,
     legacy: bool,
     pub(super) at_once: usize,
+    pub(super) affordable_us: u64,
 }
 
 impl Machine {
@@ -47,9 +54,13 @@ impl Machine {
         Self::of(image, true)
     }
 
-    /// With so many slivers at once.
-    pub fn at_once(self, at_once: usize) -> Self {
-        Self { at_once, ..self }
+    /// The same on a host that is emulated.
+    pub fn emulated(self) -> Self {
+        Self {
+            at_once: AT_ONCE_EMULATED,
+            affordable_us: AFFORDABLE_EMULATED_US,
+            ..self
+        }
     }
 
     /// A sliver of its guest that does what its first argument says.
@@ -77,6 +88,7 @@ impl Machine {
             symbols: symbols.collect(),
             legacy,
             at_once: AT_ONCE,
+            affordable_us: AFFORDABLE_US,
         }
     }
 }

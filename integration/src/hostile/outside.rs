@@ -36,6 +36,20 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// Every one.
+    pub const ALL: [Self; 10] = [
+        Self::Console,
+        Self::Net,
+        Self::NetReceive,
+        Self::Disk,
+        Self::ReadOnlyDisk,
+        Self::Rng,
+        Self::Vsock,
+        Self::VsockReceive,
+        Self::Balloon,
+        Self::BalloonReporting,
+    ];
+
     /// What the guest calls it.
     pub(super) fn name(self) -> &'static str {
         match self {

@@ -17,6 +17,7 @@ use super::packages::Packages;
 use super::part::Part;
 use super::vmlinux;
 use crate::artifacts;
+use crate::guests;
 
 /// What the emulated host's kernel is given, and what that depends on.
 const HOST_MODULES: &[&str] = &["kvm-amd", "tun"];
@@ -169,6 +170,7 @@ impl Assembly {
             }
             Part::Spin => self.make(part, |_, into| copy(artifacts::image("spin"), into)),
             Part::Ssh => self.make(part, Self::ssh),
+            Part::Metal => self.make(part, |_, into| copy(guests::metal(), into)),
             Part::Qemu => self.make(part, Self::qemu),
         }
     }

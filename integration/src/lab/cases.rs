@@ -8,6 +8,7 @@ mod boot;
 mod disk;
 mod end;
 mod foreign;
+mod hostile;
 mod memory;
 mod net;
 mod peer;
@@ -150,6 +151,13 @@ pub const CASES: &[Case] = &[
         foreign::memtest,
     )
     .with(&[Part::Memtest]),
+    Case::new(
+        "hostile",
+        "devices bear a kernel that misbehaves, with interrupts",
+        hostile::kernels,
+    )
+    .with(&[Part::Metal])
+    .within(900),
     Case::new(
         "init",
         "how long a guest takes to its init, and how much memory",

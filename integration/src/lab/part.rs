@@ -23,6 +23,8 @@ pub enum Part {
     Spin,
     /// An ssh server, a client and what makes keys, with their libraries: an archive.
     Ssh,
+    /// The kernel that misbehaves: `guests/metal`.
+    Metal,
     /// QEMU with its libraries and firmware, at the places where it looks for them.
     Qemu,
 }
@@ -41,6 +43,7 @@ impl Part {
             Self::Memtest => "memtest",
             Self::Spin => "spin",
             Self::Ssh => "ssh.cpio",
+            Self::Metal => "metal",
             Self::Qemu => "qemu.cpio",
         }
     }
