@@ -26,12 +26,15 @@ pub const READY: &str = "lab: ready";
 
 /// A Linux sliver of `kernel` whose init becomes what `role` says.
 pub fn linux(stage: &Stage, kernel: Part, role: &str) -> Sliver {
-    let append = format!("quiet lab={role}");
-    legacy(
-        stage,
-        kernel,
-        json!({ "initrd": stage.part(Part::Initrd), "append": append }),
-    )
+    let how = json!({ "initrd": stage.part(Part::Initrd), "append": append(role) });
+    legacy(stage, kernel, how)
+}
+
+/// What is appended to the command line of a Linux whose init becomes what `role` says. It keeps its
+/// tick: QEMU's emulation of SVM may let an interrupt in between `sti` and `hlt`, and a guest that
+/// waited for that one would sleep on.
+pub fn append(role: &str) -> String {
+    format!("quiet nohz=off lab={role}")
 }
 
 /// A sliver of any kernel; `how` is the `kernel` of its spec.

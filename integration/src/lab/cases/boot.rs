@@ -3,7 +3,7 @@
 use serde_json::json;
 use vmm::exit::ExitKind;
 
-use crate::lab::guest::{Guest, legacy, linux};
+use crate::lab::guest::{Guest, append, legacy, linux};
 use crate::lab::inside::Stage;
 use crate::lab::part::Part;
 
@@ -40,7 +40,7 @@ pub(super) fn shell(stage: &Stage) {
 }
 
 pub(super) fn root_disk(stage: &Stage) {
-    let how = json!({ "initrd": stage.part(Part::Initrd), "append": "quiet lab=root" });
+    let how = json!({ "initrd": stage.part(Part::Initrd), "append": append("root") });
     let disk = json!([{ "path": stage.part(Part::RootDisk) }]);
     let sliver = legacy(stage, Part::BzImage, how).field("disks", disk);
     let mut guest = Guest::start(stage, sliver);

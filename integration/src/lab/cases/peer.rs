@@ -50,7 +50,7 @@ pub(super) fn qemu(stage: &Stage) {
         .arg(stage.part(Part::Initrd))
         .args([
             "-append",
-            "console=ttyS0 panic=-1 reboot=acpi quiet lab=serve",
+            "console=ttyS0 panic=-1 reboot=acpi quiet nohz=off lab=serve",
         ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::json;
 
 use super::net;
-use crate::lab::guest::{Guest, legacy};
+use crate::lab::guest::{Guest, append, legacy};
 use crate::lab::inside::Stage;
 use crate::lab::part::Part;
 use crate::sliver::new_place;
@@ -25,7 +25,7 @@ pub(super) fn key_of_the_seed(stage: &Stage) {
     net::tap(stage);
     let initrd = place.path().join("initrd.cpio");
     concatenate(&[stage.part(Part::Initrd), stage.part(Part::Ssh)], &initrd);
-    let how = json!({ "initrd": initrd, "append": "quiet lab=serve" });
+    let how = json!({ "initrd": initrd, "append": append("serve") });
     let seed = json!({ "hostname": "reached", "ssh_keys": [public] });
     let sliver = legacy(stage, Part::BzImage, how)
         .field(
