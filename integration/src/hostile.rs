@@ -17,13 +17,16 @@ use vmm::control::proto::{Answer, DeviceStatus, Op, State, Status};
 use vmm::exit::ExitKind;
 
 use crate::client::Client;
-use crate::sliver::{Ended, Running, Sliver, until};
+use crate::sliver::{Ended, Running, Sliver, until, until_within};
 pub use machine::Machine;
 use outside::Outside;
 pub use outside::Subject;
 
 /// For how long a device that was misused is watched.
 const WATCH: Duration = Duration::from_secs(1);
+
+/// How long a case may take until the guest has seen what came of it: many run at once.
+const SETTLING: Duration = Duration::from_secs(180);
 
 /// Memory of a guest, in MiB.
 const MEMORY: u64 = 32;
@@ -131,7 +134,7 @@ impl<'a> Doer<'a> {
             .control_if_it_runs()
             .map(|client| Control { client, machine });
         let settled = control.as_mut().and_then(|control| {
-            until(&format!("{} is settled", case.0), || {
+            until_within(SETTLING, &format!("{} is settled", case.0), || {
                 control.peek("SETTLED")
             })
         });

@@ -10,8 +10,10 @@ use serde_json::json;
 use crate::guests;
 use crate::sliver::Sliver;
 
-/// Slivers that run at once, and on an emulated host.
+/// Slivers that run at once; kernels, which a page-table based KVM emulates; kernels on an emulated
+/// host.
 const AT_ONCE: usize = 24;
+const AT_ONCE_KERNELS: usize = 8;
 const AT_ONCE_EMULATED: usize = 4;
 
 /// What a sliver that rests may cost in a second, in microseconds of a processor, and of an emulated
@@ -87,7 +89,7 @@ impl Machine {
             image: image.to_owned(),
             symbols: symbols.collect(),
             legacy,
-            at_once: AT_ONCE,
+            at_once: if legacy { AT_ONCE_KERNELS } else { AT_ONCE },
             affordable_us: AFFORDABLE_US,
         }
     }
