@@ -275,7 +275,8 @@ fn processor_time(status: &Status) -> u64 {
 
 fn told(ended: &Ended) -> String {
     let exit = &ended.record().exit;
-    format!("{:?} with {}: {:?}", exit.kind, exit.status, ended.errors)
+    let said = [&ended.console, &ended.errors];
+    format!("{:?} with {}: {said:?}", exit.kind, exit.status)
 }
 
 /// Steers a sliver, and reads and writes what its guest keeps.

@@ -81,6 +81,13 @@ extern "C" fn exception(stack: u64) -> ! {
 }
 
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    if let Some(place) = info.location() {
+        serial::print(b"panicked in ");
+        serial::print(place.file().as_bytes());
+        serial::print(b", line ");
+        serial::print_number(place.line().into());
+        serial::print(b"\n");
+    }
     guest::end(127)
 }
