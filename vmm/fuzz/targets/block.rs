@@ -23,6 +23,6 @@ fuzz_target!(|data: &[u8]| {
     let read_only = data.first().is_some_and(|byte| byte % 16 == 0);
     let spec = spec(&json!({ "disks": [{ "path": path, "read_only": read_only }] }));
     let disk = Disk::open(&spec.disks()[0]).expect("it is a disk");
-    let block = Block::new(disk, &spec.disks()[0], "disk0");
+    let block = Block::new(disk, spec.disks()[0].serial(), "disk0");
     drive(data, Box::new(block), |_| {});
 });
