@@ -215,13 +215,8 @@ impl Machine {
         }
     }
 
-    /// Has somebody attend to the devices at `moment`.
-    pub(crate) fn attend_at(self: &Arc<Self>, moment: Nanos) {
-        self.attend();
-        self.set_timer(Some(moment));
-    }
-
-    fn set_timer(&self, moment: Option<Nanos>) {
+    /// Has whoever attends to the devices do so at `moment` at the latest.
+    pub(crate) fn set_timer(&self, moment: Option<Nanos>) {
         if let (Some(attendant), Some(moment)) = (self.attendant.get(), moment)
             && let Err(error) = attendant.set_timer(moment)
         {

@@ -82,9 +82,8 @@ impl Legacy {
             let ports = self.ports();
             (ports.serial.flush_at(), ports.serial.is_full())
         };
-        if let Some(moment) = flush_at {
-            machine.attend_at(moment);
-        }
+        // For each character: whoever attends is there since the beginning.
+        machine.set_timer(flush_at);
         // The guest waits for its own output, as a program does whose terminal is slow.
         while full && !machine.lifecycle.wants_attention() {
             machine.slots[index].doze.sleep(Some(LOOK_AGAIN));
