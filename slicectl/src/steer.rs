@@ -286,6 +286,7 @@ mod tests {
             memory_kib: 65_536,
             vcpus: 2,
             cpu_us: Default::default(),
+            cpu: Default::default(),
             devices: vec![vmm::control::proto::DeviceStatus {
                 tag: "console".to_owned(),
                 ..Default::default()

@@ -14,10 +14,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::devices::attendant::{Attendant, Event};
 use crate::devices::bus::{DeviceSet, Done};
-use crate::devices::virtio::backend::Nanos;
 use crate::exit::Exit;
 use crate::kvm::kick::WaitMask;
 use crate::machine::{EndGuard, Machine, TIMER_SLACK_NS};
+use crate::nanos::Nanos;
 
 /// The longest look for events before a vCPU sleeps: a quick disk answers within it.
 const LONGEST_LOOK: Duration = Duration::from_micros(100);

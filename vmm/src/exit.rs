@@ -162,8 +162,14 @@ pub struct Timing {
 pub struct CpuTime {
     /// Inside the guest: of all vCPU threads, between entering the guest and leaving it.
     pub guest: u64,
-    /// The rest of the monitor process.
+    /// Serving its devices.
+    #[serde(default)]
+    pub device: u64,
+    /// What else its monitor did for it once it ran.
     pub monitor: u64,
+    /// Making its machine and loading its image, before its first instruction: not charged to it.
+    #[serde(default)]
+    pub provisioning: u64,
 }
 
 /// Memory at the end, in KiB.

@@ -17,6 +17,7 @@ pub mod kvm;
 pub mod lifecycle;
 pub mod machine;
 mod memory_access;
+pub mod nanos;
 pub mod net;
 pub mod resident;
 mod run;

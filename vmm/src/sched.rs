@@ -1,3 +1,4 @@
-//! Processor time: who used it.
+//! Processor time: who used it, who may.
 
 pub mod account;
+pub mod budget;

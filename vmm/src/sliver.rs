@@ -138,6 +138,7 @@ fn make_record(
         cpu_us: CpuTime {
             guest: guest_us,
             monitor: (process_ns() / 1000).saturating_sub(guest_us),
+            ..CpuTime::default()
         },
         ignored_accesses: machine.ignored(),
         devices: machine.device_status(),

@@ -30,6 +30,7 @@
 //! have a `kernel`, too, and a `seed` for its cloud-init: see [`KernelSpec`] and [`SeedSpec`].
 
 mod console;
+mod cpu;
 mod disk;
 mod fields;
 mod kernel;
@@ -42,6 +43,7 @@ mod tests;
 mod vsock;
 
 pub use console::ConsoleSpec;
+pub use cpu::{CpuLimits, DEFAULT_PERIOD_MS, MilliCpu};
 pub use disk::{DiskSpec, MAX_DISKS, MAX_SERIAL_BYTES};
 pub use kernel::{KernelConsole, KernelSpec, MAX_APPEND_BYTES, Protocol};
 pub use mistakes::{Mistake, SpecError};
@@ -102,6 +104,8 @@ pub struct SliverSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     vsock: Option<VsockSpec>,
     balloon_mib: u64,
+    #[serde(skip)]
+    cpu: CpuLimits,
 }
 
 impl SliverSpec {
@@ -165,6 +169,7 @@ impl SliverSpec {
                     seed,
                     vsock,
                     balloon_mib,
+                    cpu: CpuLimits::default(),
                 })
             }
             _ => Err(SpecError { mistakes }),
@@ -254,6 +259,11 @@ impl SliverSpec {
     /// Its vsock, if it has one.
     pub fn vsock(&self) -> Option<&VsockSpec> {
         self.vsock.as_ref()
+    }
+
+    /// What it is granted of the processors.
+    pub fn cpu(&self) -> &CpuLimits {
+        &self.cpu
     }
 
     /// Memory that the balloon holds at the start, in MiB; less than there is.

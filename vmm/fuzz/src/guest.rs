@@ -11,10 +11,11 @@ use virtio_bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
 };
 use vm_memory::{Bytes, GuestAddress};
-use vmm::devices::virtio::backend::{Backend, Nanos, Order};
+use vmm::devices::virtio::backend::{Backend, Order};
 use vmm::devices::virtio::device::{Outcome, VirtioDevice};
 use vmm::devices::virtio::mmio::{register, status};
 use vmm::kvm::memory::GuestRam;
+use vmm::nanos::Nanos;
 
 use crate::outside::ignore_closed_pipes;
 

@@ -3,8 +3,9 @@
 #![allow(missing_docs, reason = "a program")]
 
 use libfuzzer_sys::fuzz_target;
-use vmm::devices::virtio::backend::{Backend, Fault, Identity, Nanos, Progress, Queues};
+use vmm::devices::virtio::backend::{Backend, Fault, Identity, Progress, Queues};
 use vmm::devices::virtio::chain::Chain;
+use vmm::nanos::Nanos;
 use vmm_fuzz::drive;
 
 #[derive(Debug, Default)]

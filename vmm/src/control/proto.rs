@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{CpuTime, ExitRecord, Registers};
+use crate::spec::CpuLimits;
 
 /// Version of the protocol. A monitor refuses requests of another.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -215,12 +216,45 @@ pub struct Status {
     pub vcpus: usize,
     /// Processor time so far.
     pub cpu_us: CpuTime,
+    /// What it is granted of the processors, and what has come of it.
+    #[serde(default)]
+    pub cpu: CpuStatus,
     /// Its devices.
     #[serde(default)]
     pub devices: Vec<DeviceStatus>,
     /// Why its vCPUs left the guest, and how often.
     #[serde(default)]
     pub exits: ExitCounts,
+}
+
+/// What a sliver is granted of the processors, and what has come of it so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuStatus {
+    /// The grants.
+    #[serde(flatten)]
+    pub limits: CpuLimits,
+    /// Processor time charged to the sliver, in microseconds: all of its process's since the guest's
+    /// first instruction.
+    pub consumed_us: u64,
+    /// Time for which its cap held it back, in microseconds.
+    pub throttled_us: u64,
+    /// Periods in which it ran or wanted to.
+    pub periods: u64,
+    /// Periods in which its cap held it back.
+    pub throttled_periods: u64,
+    /// Processor time used beyond a budget, in all, in microseconds; each was taken from the next.
+    pub overrun_us: u64,
+    /// The largest of these.
+    pub worst_overrun_us: u64,
+    /// What is still to be taken from the next budget, in microseconds.
+    pub debt_us: u64,
+    /// How often it made room for other slivers of the node.
+    pub step_backs: u64,
+    /// For how long in all, in microseconds.
+    pub stepped_back_us: u64,
+    /// Other slivers in the ledger that wanted to run when it last looked; `None` without a ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rivals: Option<usize>,
 }
 
 /// How a device does.

@@ -17,7 +17,8 @@ use super::connection::{Client, parse};
 use super::endings::{Endings, timespec};
 use super::endpoint::Endpoint;
 use super::proto::{
-    Answer, Notice, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status, write_frame,
+    Answer, CpuStatus, Notice, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status,
+    write_frame,
 };
 use crate::devices::virtio::backend::Order;
 use crate::exit::{CpuTime, Exit};
@@ -424,7 +425,9 @@ impl Server {
             cpu_us: CpuTime {
                 guest: guest / 1000,
                 monitor: process_ns().saturating_sub(guest) / 1000,
+                ..CpuTime::default()
             },
+            cpu: CpuStatus::default(),
             devices: self.machine.device_status(),
             exits: self.machine.exit_counts(),
         }

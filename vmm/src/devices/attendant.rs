@@ -25,8 +25,9 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use super::virtio::backend::{Interest, Nanos, Source};
+use super::virtio::backend::{Interest, Source};
 use crate::kvm::kick::WaitMask;
+use crate::nanos::Nanos;
 
 /// Events taken at once.
 const EVENTS: usize = 32;

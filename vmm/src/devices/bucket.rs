@@ -3,7 +3,7 @@
 //! Levels are kept in bytes times nanoseconds, so nothing is lost to rounding however often the
 //! bucket is asked, and waits are rounded up: who waits as long as told finds what was promised.
 
-use super::virtio::backend::Nanos;
+use crate::nanos::Nanos;
 
 /// Nanoseconds in a second: a level counts this much for each byte.
 const SECOND: u128 = 1_000_000_000;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use slice_abi::device::{DEVICE_WINDOW_SIZE, DeviceEntry};
 use slice_abi::info::MAX_DEVICES;
 
-use super::virtio::backend::{Backend, Nanos, Order, Source};
+use super::virtio::backend::{Backend, Order, Source};
 use super::virtio::device::{Outcome, VirtioDevice};
 use crate::boot::legacy::DeviceWindow;
 use crate::boot::legacy::map::interrupt;
@@ -21,6 +21,7 @@ use crate::control::proto::DeviceStatus;
 use crate::kvm::interrupts::InterruptLine;
 use crate::kvm::system::SystemArea;
 use crate::kvm::vm::Vm;
+use crate::nanos::Nanos;
 use crate::say::say;
 
 /// No moment.

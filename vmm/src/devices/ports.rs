@@ -17,8 +17,8 @@ use self::panic::PanicWatch;
 use self::power::{Power, PowerEvent};
 use self::rtc::Rtc;
 use self::serial::SerialPort;
-use super::virtio::backend::Nanos;
 use crate::boot::legacy::map::port;
+use crate::nanos::Nanos;
 
 /// Registers of the 16550.
 const SERIAL_PORTS: std::ops::Range<u16> = port::SERIAL..port::SERIAL + 8;

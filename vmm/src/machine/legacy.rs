@@ -9,10 +9,10 @@ use crate::attend;
 use crate::boot::legacy::map::event;
 use crate::devices::ports::power::PowerEvent;
 use crate::devices::ports::{Ports, Written};
-use crate::devices::virtio::backend::Nanos;
 use crate::exit::Exit;
 use crate::kvm::interrupts::InterruptLine;
 use crate::kvm::vcpu::Vcpu;
+use crate::nanos::Nanos;
 
 /// How long a vCPU that waits for the serial port waits before it looks again by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

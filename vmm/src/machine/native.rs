@@ -18,13 +18,13 @@ use crate::boot::slice::layout::{Layout, low};
 use crate::boot::slice::load;
 use crate::clock::{HostTime, SliverClock};
 use crate::devices::bus::DeviceSet;
-use crate::devices::virtio::backend::Nanos;
 use crate::exit::Registers;
 use crate::kvm::cpuid::Processor;
 use crate::kvm::system::SystemArea;
 use crate::kvm::tsc::host_tsc;
 use crate::kvm::vcpu::Vcpu;
 use crate::kvm::vm::{KvmError, Vm};
+use crate::nanos::Nanos;
 
 /// The guest's clocks are brought up to date this often while it runs.
 pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(1);

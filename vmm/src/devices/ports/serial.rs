@@ -15,8 +15,8 @@ use crate::control::proto::DeviceStatus;
 use crate::devices::bucket::Bucket;
 use crate::devices::input::Input;
 use crate::devices::output::{Output, PIECE};
-use crate::devices::virtio::backend::Nanos;
 use crate::kvm::interrupts::InterruptLine;
+use crate::nanos::Nanos;
 
 /// Output that is gathered before it is written at the latest.
 const GATHERED: usize = 512;

@@ -19,13 +19,10 @@ use std::os::fd::BorrowedFd;
 use super::chain::Chain;
 use super::queue::{QueueError, RunningQueue};
 use crate::kvm::memory::GuestRam;
+use crate::nanos::Nanos;
 
 /// Chains, about, that one batch serves at most: a scheduler can stop the work between two.
 pub const BATCH: usize = 64;
-
-/// A moment of the host's monotonic clock, in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Nanos(pub u64);
 
 /// What does not change about a device.
 #[derive(Debug, Clone)]

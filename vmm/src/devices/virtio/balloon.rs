@@ -13,11 +13,12 @@ use slice_abi::info::Range;
 
 pub use pages::{NUMBER_BYTES, PAGE_BYTES, parse, runs};
 
-use super::backend::{Backend, Counter, Fault, Identity, Nanos, Order, Port, Progress, Queues};
+use super::backend::{Backend, Counter, Fault, Identity, Order, Port, Progress, Queues};
 use super::chain::Chain;
 use super::queue::QueueError;
 use super::transfer::{read_at, total};
 use crate::kvm::memory::GuestRam;
+use crate::nanos::Nanos;
 
 /// Index of the queue of pages put into the balloon.
 const INFLATE: usize = 0;

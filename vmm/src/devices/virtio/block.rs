@@ -25,7 +25,7 @@ use self::request::{
 use self::tally::Tally;
 use self::work::{End, Work, choose_engine};
 use super::backend::{
-    BATCH, Backend, Counter, Fault, Identity, Interest, Nanos, Port, Progress, Queues, Source,
+    BATCH, Backend, Counter, Fault, Identity, Interest, Port, Progress, Queues, Source,
 };
 use super::chain::Chain;
 use super::queue::QueueError;
@@ -33,6 +33,7 @@ use super::transfer::{read_at, write_at};
 use crate::disk::Disk;
 use crate::disk::engine::{Engine, Target};
 use crate::kvm::memory::GuestRam;
+use crate::nanos::Nanos;
 
 /// Descriptors of the queue, and requests at a time.
 const QUEUE_SIZE: u16 = 256;

@@ -11,7 +11,7 @@ mod tests;
 use slice_abi::device::device_id;
 
 use super::backend::{
-    Backend, Counter, Fault, Identity, Interest, Nanos, Order, Port, Progress, Queues, Source,
+    Backend, Counter, Fault, Identity, Interest, Order, Port, Progress, Queues, Source,
 };
 use super::chain::Chain;
 use super::queue::QueueError;
@@ -19,6 +19,7 @@ use super::transfer::{read_at, total, write_at};
 use crate::devices::bucket::Bucket;
 use crate::devices::input::Input;
 use crate::devices::output::{Output, PIECE};
+use crate::nanos::Nanos;
 use crate::spec::ConsoleSpec;
 
 /// Index of the receive queue.

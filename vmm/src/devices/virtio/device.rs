@@ -9,11 +9,12 @@ use std::sync::atomic::{Ordering, fence};
 use slice_abi::device::{CONFIG_BYTES, DeviceEntry, DeviceState, TAG_BYTES};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-use super::backend::{Backend, Fault, Identity, Nanos, Order, Progress, Queues, Source};
+use super::backend::{Backend, Fault, Identity, Order, Progress, Queues, Source};
 use super::mmio::{Effect, Transport, interrupt, register};
 use super::queue::RunningQueue;
 use crate::control::proto::DeviceStatus;
 use crate::kvm::memory::GuestRam;
+use crate::nanos::Nanos;
 
 /// Features that every device here offers.
 const COMMON_FEATURES: u64 = 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;

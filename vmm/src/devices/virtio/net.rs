@@ -23,9 +23,8 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
 
-use super::backend::{
-    Backend, Counter, Fault, Identity, Interest, Nanos, Progress, Queues, Source,
-};
+use super::backend::{Backend, Counter, Fault, Identity, Interest, Progress, Queues, Source};
+use crate::nanos::Nanos;
 use crate::net::tap::{Tap, TapOffloads};
 use crate::spec::NetSpec;
 pub use addresses::net_config;

@@ -6,11 +6,12 @@
 use rustix::rand::{GetRandomFlags, getrandom};
 use slice_abi::device::device_id;
 
-use super::backend::{BATCH, Backend, Counter, Fault, Identity, Nanos, Progress, Queues};
+use super::backend::{BATCH, Backend, Counter, Fault, Identity, Progress, Queues};
 use super::chain::Chain;
 use super::queue::QueueError;
 use super::transfer::{total, write_at};
 use crate::devices::bucket::Bucket;
+use crate::nanos::Nanos;
 
 /// Descriptors of the only queue.
 const QUEUE_SIZE: u16 = 16;

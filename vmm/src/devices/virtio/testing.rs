@@ -10,11 +10,12 @@ use virtio_bindings::virtio_ring::{
 };
 use vm_memory::{Bytes, GuestAddress};
 
-use super::backend::{Backend, Nanos};
+use super::backend::Backend;
 use super::chain::DESCRIPTOR_SIZE;
 use super::device::{Outcome, VirtioDevice};
 use super::mmio::{register, status};
 use crate::kvm::memory::GuestRam;
+use crate::nanos::Nanos;
 
 /// Memory of the guest; untouched pages cost nothing.
 pub(crate) const RAM: Range = Range {

@@ -22,11 +22,12 @@ use slice_abi::device::device_id;
 pub use host::{GUEST_SOCKET, VsockError};
 
 use super::backend::{
-    BATCH, Backend, Counter, Fault, Identity, Interest, Nanos, Port, Progress, Queues, Source,
+    BATCH, Backend, Counter, Fault, Identity, Interest, Port, Progress, Queues, Source,
 };
 use super::chain::Chain;
 use super::queue::QueueError;
 use super::transfer::{read_at, total, write_at};
+use crate::nanos::Nanos;
 use crate::spec::VsockSpec;
 use connection::{Breach, Connection, Ports};
 use credit::BUFFER_BYTES;
