@@ -21,12 +21,14 @@
 //!   "nets": [{ "tap": "tap3", "ipv4": "10.0.0.2/24", "gateway4": "10.0.0.1" }],
 //!   "disks": [{ "path": "/var/lib/slices/disk.img", "read_only": true }],
 //!   "vsock": { "dir": "/run/hello", "cid": 3 },
-//!   "balloon_mib": 0
+//!   "balloon_mib": 0,
+//!   "cpu_cap": 50, "cpu_pct": 5, "cpu_share": 2, "cpu_burst": 20, "cpu_period": 10
 //! }
 //! ```
 //!
 //! `version`, `name`, `slice`, `owner`, `contact` and `image` are required. [`NetSpec`],
-//! [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts. A legacy image may
+//! [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts, [`CpuLimits`] the
+//! quotas. A legacy image may
 //! have a `kernel`, too, and a `seed` for its cloud-init: see [`KernelSpec`] and [`SeedSpec`].
 
 mod console;
@@ -43,7 +45,7 @@ mod tests;
 mod vsock;
 
 pub use console::ConsoleSpec;
-pub use cpu::{CpuLimits, DEFAULT_PERIOD_MS, MilliCpu};
+pub use cpu::{Cap, CpuChange, CpuLimits, DEFAULT_PERIOD_MS, MilliCpu, Percent};
 pub use disk::{DiskSpec, MAX_DISKS, MAX_SERIAL_BYTES};
 pub use kernel::{KernelConsole, KernelSpec, MAX_APPEND_BYTES, Protocol};
 pub use mistakes::{Mistake, SpecError};
@@ -104,7 +106,7 @@ pub struct SliverSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     vsock: Option<VsockSpec>,
     balloon_mib: u64,
-    #[serde(skip)]
+    #[serde(flatten)]
     cpu: CpuLimits,
 }
 
@@ -145,6 +147,7 @@ impl SliverSpec {
         let vsock = fields.object("vsock", VsockSpec::read).flatten();
         // All of the memory would leave nothing to run in.
         let balloon_mib = fields.ranged_u64("balloon_mib", 0, memory_mib - 1, 0);
+        let cpu = CpuLimits::read(&mut fields, vcpus);
         let mistakes = fields.finish();
         match (name, slice, owner, contact, image) {
             (Some(name), Some(slice), Some(owner), Some(contact), Some(image))
@@ -169,7 +172,7 @@ impl SliverSpec {
                     seed,
                     vsock,
                     balloon_mib,
-                    cpu: CpuLimits::default(),
+                    cpu,
                 })
             }
             _ => Err(SpecError { mistakes }),

@@ -1,9 +1,21 @@
 //! What a sliver is granted of its node's processors, under PlanetLab's names and units.
+//!
+//! [`CpuLimits`] is checked; [`CpuChange`] is what somebody asks for, in a spec or of a running
+//! sliver. [`CpuChange::apply`] leads from one to the other and is the only way there.
+
+mod change;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
+use slice_abi::layout::MAX_VCPUS;
 
+use super::Mistake;
+use super::fields::Fields;
 use crate::nanos::Nanos;
 use crate::sched::budget::Bandwidth;
+
+pub use change::{Cap, CpuChange, Percent};
 
 /// Processor time in thousandths of one processor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,14 +34,14 @@ pub const DEFAULT_PERIOD_MS: u32 = 10;
 /// | `cpu_burst` | ms of processor time that may be saved up for later, 0 to 10,000 | 0 |
 /// | `cpu_period` | ms after which the budget of a cap is renewed, 1 to 100 | 10 |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(try_from = "CpuChange", into = "CpuChange")]
 pub struct CpuLimits {
-    pub(super) cap: Option<MilliCpu>,
+    cap: Option<MilliCpu>,
     /// In thousandths of the node's processors.
-    pub(super) reserve_permille: u32,
-    pub(super) share: u32,
-    pub(super) burst_ms: u32,
-    pub(super) period_ms: u32,
+    reserve_permille: u32,
+    share: u32,
+    burst_ms: u32,
+    period_ms: u32,
 }
 
 impl Default for CpuLimits {
@@ -45,6 +57,35 @@ impl Default for CpuLimits {
 }
 
 impl CpuLimits {
+    /// Reads the fields of a sliver with so many vCPUs.
+    pub(super) fn read(fields: &mut Fields, vcpus: usize) -> Self {
+        let wanted = CpuChange::read(fields);
+        wanted
+            .apply(&Self::default(), vcpus)
+            .unwrap_or_else(|mistakes| {
+                for mistake in mistakes {
+                    fields.mistake(&mistake.field, mistake.problem);
+                }
+                Self::default()
+            })
+    }
+
+    /// Why so many vCPUs could not use what is reserved on a node with so many processors.
+    pub fn beyond_vcpus(&self, vcpus: usize, processors: u32) -> Option<Mistake> {
+        let usable = 1000 * vcpus as u32;
+        let reserve = self.reserve(processors);
+        (reserve.0 > usable).then(|| Mistake {
+            field: "cpu_pct".to_owned(),
+            problem: format!(
+                "is {} % of this node's {processors} processors, more than {} can use: allowed are \
+                 0 to {}",
+                Percent::of_tenths(self.reserve_permille),
+                vcpus_told(vcpus),
+                Percent::of_tenths(usable / processors)
+            ),
+        })
+    }
+
     /// Never more than this.
     pub fn cap(&self) -> Option<MilliCpu> {
         self.cap
@@ -86,44 +127,19 @@ impl CpuLimits {
     }
 }
 
-/// The quotas as they are written.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Written {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    cpu_cap: Option<f64>,
-    cpu_pct: f64,
-    cpu_share: u32,
-    cpu_burst: u32,
-    cpu_period: u32,
-}
+/// Whoever reads a sliver's quotas back does not know its vCPUs: it may have as many as there can be.
+impl TryFrom<CpuChange> for CpuLimits {
+    type Error = String;
 
-impl From<CpuLimits> for Written {
-    fn from(limits: CpuLimits) -> Self {
-        let percent = |tenths: u32| f64::from(tenths) / 10.0;
-        Self {
-            cpu_cap: limits.cap.map(|cap| percent(cap.0)),
-            cpu_pct: percent(limits.reserve_permille),
-            cpu_share: limits.share,
-            cpu_burst: limits.burst_ms,
-            cpu_period: limits.period_ms,
-        }
+    fn try_from(written: CpuChange) -> Result<Self, String> {
+        let read = written.apply(&Self::default(), MAX_VCPUS);
+        read.map_err(|mistakes| super::mistakes::told(&mistakes))
     }
 }
 
-impl TryFrom<Written> for CpuLimits {
-    type Error = String;
-
-    fn try_from(written: Written) -> Result<Self, String> {
-        let tenths = |percent: f64| (percent * 10.0).round() as u32;
-        if written.cpu_share == 0 || !(1..=100).contains(&written.cpu_period) {
-            return Err("quotas that no sliver can have".to_owned());
-        }
-        Ok(Self {
-            cap: written.cpu_cap.map(|percent| MilliCpu(tenths(percent))),
-            reserve_permille: tenths(written.cpu_pct),
-            share: written.cpu_share,
-            burst_ms: written.cpu_burst,
-            period_ms: written.cpu_period,
-        })
+fn vcpus_told(vcpus: usize) -> String {
+    match vcpus {
+        1 => "1 vCPU".to_owned(),
+        _ => format!("{vcpus} vCPUs"),
     }
 }

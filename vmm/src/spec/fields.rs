@@ -201,14 +201,33 @@ impl Fields {
         }
     }
 
+    pub(super) fn optional_u64(&mut self, field: &'static str) -> Option<u64> {
+        let value = self.get(field)?;
+        self.as_u64(field, &value)
+    }
+
+    /// What `read` makes of the field's value, which is to be what `wanted` says.
+    pub(super) fn optional_with<T>(
+        &mut self,
+        field: &'static str,
+        wanted: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.get(field)?;
+        let read = read(&value);
+        if read.is_none() {
+            self.wrong_type(field, wanted, &value);
+        }
+        read
+    }
+
     pub(super) fn optional_ranged_u64(
         &mut self,
         field: &'static str,
         min: u64,
         max: u64,
     ) -> Option<u64> {
-        let value = self.get(field)?;
-        let number = self.as_u64(field, &value)?;
+        let number = self.optional_u64(field)?;
         if !(min..=max).contains(&number) {
             self.mistake(field, format!("is {number}, allowed are {min} to {max}"));
             return None;

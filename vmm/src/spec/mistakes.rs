@@ -11,6 +11,12 @@ pub struct Mistake {
     pub problem: String,
 }
 
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.problem)
+    }
+}
+
 /// All mistakes of a spec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct SpecError {
@@ -26,13 +32,12 @@ impl SpecError {
 
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("invalid spec: ")?;
-        for (i, mistake) in self.mistakes.iter().enumerate() {
-            if i > 0 {
-                f.write_str("; ")?;
-            }
-            write!(f, "{}: {}", mistake.field, mistake.problem)?;
-        }
-        Ok(())
+        write!(f, "invalid spec: {}", told(&self.mistakes))
     }
+}
+
+/// Mistakes in one line.
+pub(crate) fn told(mistakes: &[Mistake]) -> String {
+    let told = mistakes.iter().map(Mistake::to_string);
+    told.collect::<Vec<_>>().join("; ")
 }
