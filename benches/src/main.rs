@@ -10,6 +10,7 @@ mod metrics;
 mod netns;
 mod process;
 mod report;
+mod sampler;
 mod stats;
 
 use std::fs;

@@ -14,6 +14,8 @@
 mod flags;
 #[path = "common/json.rs"]
 mod json;
+#[path = "common/or_null.rs"]
+mod or_null;
 
 use core::fmt;
 use core::net::IpAddr;
@@ -25,7 +27,8 @@ use guest_shim::task;
 use guest_shim::time::Instant;
 
 use flags::{Flags, Wrong};
-use json::{OrNull, Quoted};
+use json::Quoted;
+use or_null::OrNull;
 
 const USAGE: &str = "usage: ping HOST... [--count N] [--interval MS] [--patience MS] [--json]
 

@@ -1,5 +1,6 @@
 //! Computes, and tells how much it got done: integer, memory and floating-point work in rounds of
-//! fixed size. Run natively and in a sliver, it shows what the monitor costs a computation.
+//! fixed size. Run natively and in a sliver, it shows what the monitor costs a computation. With
+//! `--all`, every vCPU computes.
 #![cfg_attr(not(feature = "desktop"), no_std, no_main)]
 
 use core::hint::black_box;
@@ -8,8 +9,9 @@ use core::time::Duration;
 use guest_shim::args;
 use guest_shim::prelude::*;
 use guest_shim::time::Instant;
+use guest_shim::vcpu;
 
-const USAGE: &str = "usage: spin [--ms N | --rounds N]";
+const USAGE: &str = "usage: spin [--ms N | --rounds N] [--all]";
 
 /// Words that the memory part walks over: 256 KiB, more than the first-level cache.
 const WORDS: usize = 32 << 10;
@@ -17,16 +19,39 @@ const WORDS: usize = 32 << 10;
 /// Steps of each part per round; a round takes some tens of microseconds.
 const STEPS: usize = 4096;
 
+#[derive(Clone, Copy)]
 enum Until {
     Time(Duration),
     Rounds(u64),
 }
 
-fn run() -> u8 {
-    let Some(until) = parse() else {
+/// What one vCPU got done.
+struct Done {
+    rounds: u64,
+    nanos: u64,
+    checksum: u64,
+}
+
+fn run() -> Result<u8, String> {
+    let Some((until, all)) = parse() else {
         eprintln!("{USAGE}");
-        return 2;
+        return Ok(2);
     };
+    let done = if all {
+        vcpu::on_all(move |_| compute(until)).map_err(|busy| busy.to_string())?
+    } else {
+        vec![compute(until)]
+    };
+    let rounds: u64 = done.iter().map(|part| part.rounds).sum();
+    let nanos: u64 = done.iter().map(|part| part.nanos).sum();
+    let checksum = done.iter().fold(0, |sum, part| sum ^ part.checksum);
+    println!("rounds {rounds}");
+    println!("checksum {checksum:#018x}");
+    println!("ns per round {}", nanos / rounds.max(1));
+    Ok(0)
+}
+
+fn compute(until: Until) -> Done {
     let mut work = Work::new();
     let start = Instant::now();
     let rounds = match until {
@@ -43,24 +68,25 @@ fn run() -> u8 {
             rounds
         }
     };
-    let nanos = start.elapsed().as_nanos() as u64;
-    println!("rounds {rounds}");
-    println!("checksum {:#018x}", work.checksum());
-    println!("ns per round {}", nanos / rounds.max(1));
-    0
+    Done {
+        rounds,
+        nanos: start.elapsed().as_nanos() as u64,
+        checksum: work.checksum(),
+    }
 }
 
-fn parse() -> Option<Until> {
+fn parse() -> Option<(Until, bool)> {
     let mut words = args();
-    let Some(word) = words.next() else {
-        return Some(Until::Time(Duration::from_secs(1)));
-    };
-    let number = words.next()?.parse().ok()?;
-    match (word, words.next()) {
-        ("--ms", None) => Some(Until::Time(Duration::from_millis(number))),
-        ("--rounds", None) => Some(Until::Rounds(number)),
-        _ => None,
+    let (mut until, mut all) = (Until::Time(Duration::from_secs(1)), false);
+    while let Some(word) = words.next() {
+        match word {
+            "--all" => all = true,
+            "--ms" => until = Until::Time(Duration::from_millis(words.next()?.parse().ok()?)),
+            "--rounds" => until = Until::Rounds(words.next()?.parse().ok()?),
+            _ => return None,
+        }
     }
+    Some((until, all))
 }
 
 struct Work {

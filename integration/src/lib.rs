@@ -3,6 +3,7 @@
 //! [`artifacts`] builds what is run, [`sliver`] runs it, [`client`] steers it, [`ended`] tells how it
 //! ended, [`outlet`] reads its output now and then, [`elf`] makes image files that nobody would ship.
 //! [`hostile`] runs guests that misbehave by the dozen, [`taps`] connects their network cards.
+//! [`cpu_time`] tells what a monitor uses of the processors, as the host sees it.
 //! [`service`] runs an example that serves, [`http`] and [`kv`] are clients of such. [`lab`] is a host
 //! for Linux guests wherever there is none.
 //! A test that needs KVM begins with [`needs_kvm!`].
@@ -10,6 +11,7 @@
 pub mod artifacts;
 pub mod cli;
 pub mod client;
+pub mod cpu_time;
 pub mod elf;
 pub mod ended;
 pub mod guests;

@@ -9,8 +9,9 @@ use guest_shim::time::Instant;
 use guest_shim::{alloc, rand, task};
 
 use crate::histogram::Histogram;
-use crate::json::{OrNull, Quoted};
+use crate::json::Quoted;
 use crate::options::DiskWork;
+use crate::or_null::OrNull;
 
 /// What one of the requesters has measured.
 struct Share {

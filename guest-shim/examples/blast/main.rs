@@ -24,6 +24,8 @@ mod histogram;
 #[path = "../common/json.rs"]
 mod json;
 mod options;
+#[path = "../common/or_null.rs"]
+mod or_null;
 mod pace;
 mod tcp;
 mod udp;

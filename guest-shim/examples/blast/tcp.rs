@@ -12,8 +12,8 @@ use guest_shim::time::Instant;
 use guest_shim::{alloc, console, task};
 
 use crate::histogram::Histogram;
-use crate::json::OrNull;
 use crate::options::{Direction, Mode, Transfer};
+use crate::or_null::OrNull;
 use crate::pace::{Pace, bits_per_second};
 use crate::udp::Flows;
 

@@ -16,6 +16,8 @@ mod connection;
 mod flags;
 #[path = "../common/json.rs"]
 mod json;
+#[path = "../common/or_null.rs"]
+mod or_null;
 mod request;
 mod stats;
 

@@ -7,7 +7,8 @@ use core::time::Duration;
 use guest_shim::time::Instant;
 use guest_shim::{quota, slice_name, sliver_name};
 
-use crate::json::{OrNull, Quoted};
+use crate::json::Quoted;
+use crate::or_null::OrNull;
 
 /// Counters.
 #[derive(Debug)]

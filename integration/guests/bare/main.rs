@@ -11,6 +11,7 @@ mod cases;
 mod features;
 mod guest;
 mod own;
+mod thief;
 
 use core::arch::{asm, global_asm};
 

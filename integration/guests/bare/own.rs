@@ -46,6 +46,7 @@ impl Guest {
             b"flood" => loop {
                 self.control(control::YIELD, 0);
             },
+            b"sleep-through-ends" => self.sleep_through_ends(),
             b"features" => self.use_features(),
             b"clock" => self.watch_clock(|| {}),
             b"clock-flood" => self.watch_clock(|| self.console().flood()),

@@ -35,7 +35,10 @@ impl Guest {
             }),
             b"write-heap" => self.touch_heap(|at| store::<u64>(at, 1)),
             b"beat" => self.beat(),
-            _ => self.hostile_case(case),
+            _ => {
+                self.flood(case);
+                self.hostile_case(case);
+            }
         }
     }
 
@@ -46,6 +49,7 @@ impl Guest {
                 self.console().read(reg::STATUS);
             },
             b"fail-beside" => self.fail_beside(),
+            b"busy-all" => self.spin(),
             b"changed-in-flight" => rings::change_in_flight(self),
             _ => self.exit(self.number(1)),
         }

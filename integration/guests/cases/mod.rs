@@ -4,6 +4,7 @@
 
 pub mod block;
 pub mod console;
+pub mod floods;
 pub mod lasting;
 pub mod low;
 pub mod memory;
