@@ -1,6 +1,7 @@
 //! The experiments: each makes the runs of a few metrics and returns their raw samples.
 
 pub(crate) mod compute;
+pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod first_byte;
 pub(crate) mod idle;

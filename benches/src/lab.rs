@@ -143,8 +143,30 @@ impl Lab {
         Ok(Client::connect(&socket)?.status())
     }
 
+    /// Does something so many times, after once unmeasured.
+    pub(crate) fn repeat<T>(
+        &self,
+        what: &str,
+        times: usize,
+        mut run: impl FnMut(&Self) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        run(self).with_context(|| what.to_owned())?;
+        let mut done = Vec::with_capacity(times);
+        for time in 0..times {
+            progress(&format!("{what}: {time} of {times}"));
+            done.push(run(self)?);
+        }
+        progress_done(&format!("{what}: {times} runs"));
+        Ok(done)
+    }
+
     /// Starts a sliver tied to this process.
     pub(crate) fn start_sliver(&self, spec: &Path) -> Result<Sliver> {
+        self.start(spec, Surroundings::default())
+    }
+
+    /// Starts a sliver tied to this process, not alone in the world.
+    pub(crate) fn start(&self, spec: &Path, surroundings: Surroundings) -> Result<Sliver> {
         let (tie, theirs) = UnixStream::pair()?;
         // Inherited under its own number; this program starts nothing else meanwhile.
         fcntl_setfd(&theirs, FdFlags::empty())?;
@@ -158,8 +180,16 @@ impl Lab {
             .args(["--tie", &theirs.as_raw_fd().to_string()])
             .args(["--spawned-at", &since.to_string()])
             .stdin(Stdio::null());
+        if surroundings.rivals {
+            command.arg("--ledger").arg(self.path("ledger"));
+        }
+        let start = if surroundings.unheard {
+            process::start_unheard
+        } else {
+            process::start
+        };
         Ok(Sliver {
-            started: process::start(command, since)?,
+            started: start(command, since)?,
             tie,
         })
     }
@@ -168,6 +198,15 @@ impl Lab {
     pub(crate) fn run_sliver(&self, spec: &Path) -> Result<(Run, ExitRecord)> {
         self.start_sliver(spec)?.finish(0)
     }
+}
+
+/// What is around a sliver.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Surroundings {
+    /// Other slivers, which it shares the processors with.
+    pub(crate) rivals: bool,
+    /// Nobody reads what its guest prints.
+    pub(crate) unheard: bool,
 }
 
 /// A running sliver.

@@ -3,6 +3,7 @@
 //! Results go to standard output, progress to standard error. It builds what it measures. It ends
 //! with status 1 if a bar was missed.
 
+mod cgroup;
 mod experiments;
 mod host;
 mod lab;
@@ -12,6 +13,8 @@ mod process;
 mod report;
 mod sampler;
 mod stats;
+mod subject;
+mod usage;
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +27,7 @@ use host::{CpuTicks, Host};
 use integration::artifacts;
 use integration::sliver::monotonic_ns;
 use lab::Lab;
-use metrics::{Bar, EXPERIMENTS};
+use metrics::{Bar, experiments};
 use report::{Report, Row, table};
 use stats::{Rng, Verdict};
 
@@ -80,8 +83,7 @@ fn main() -> Result<ExitCode> {
 
 fn measure(options: &Options) -> Result<Report> {
     let filter = options.filter.as_deref();
-    let wanted: Vec<_> = EXPERIMENTS
-        .iter()
+    let wanted: Vec<_> = experiments()
         .filter(|e| e.metrics.iter().any(|metric| metric.matches(filter)))
         .collect();
     ensure!(
@@ -115,7 +117,7 @@ fn measure(options: &Options) -> Result<Report> {
 }
 
 fn list() -> String {
-    let metrics = EXPERIMENTS.iter().flat_map(|e| e.metrics);
+    let metrics = experiments().flat_map(|e| e.metrics);
     let rows = metrics.map(|metric| {
         let bar = match metric.bar {
             Bar::Ratio(bar) => format!("ratio <= {bar}"),

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::experiments::{compute, disk, first_byte, idle, legacy, net, qemu, rate, start};
+use crate::experiments::{compute, cpu, disk, first_byte, idle, legacy, net, qemu, rate, start};
 use crate::lab::Lab;
 use crate::stats::Quad;
 
@@ -60,7 +60,11 @@ pub(crate) struct Experiment {
 }
 
 /// Everything there is.
-pub(crate) const EXPERIMENTS: &[Experiment] = &[
+pub(crate) fn experiments() -> impl Iterator<Item = &'static Experiment> {
+    EXPERIMENTS.iter().chain(cpu::experiments())
+}
+
+const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         metrics: &[
             Metric {

@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use integration::sliver::monotonic_ns;
 
@@ -21,7 +21,8 @@ const PATIENCE_NS: u64 = 120_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Started {
     child: Child,
-    stdout: ChildStdout,
+    /// `None` if nobody wants to know what it says.
+    stdout: Option<ChildStdout>,
     since: u64,
 }
 
@@ -61,12 +62,22 @@ impl Run {
 /// Starts `command`. `since` is the moment its time counts from: take it with [`monotonic_ns`]
 /// just before.
 pub(crate) fn start(mut command: Command, since: u64) -> Result<Started> {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdout(Stdio::piped());
+    spawn(command, since)
+}
+
+/// The same for one that prints without end, which nobody reads.
+pub(crate) fn start_unheard(mut command: Command, since: u64) -> Result<Started> {
+    command.stdout(Stdio::null());
+    spawn(command, since)
+}
+
+fn spawn(mut command: Command, since: u64) -> Result<Started> {
+    command.stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
-    let stdout = child.stdout.take().context("standard output is a pipe")?;
     Ok(Started {
+        stdout: child.stdout.take(),
         child,
-        stdout,
         since,
     })
 }
@@ -84,7 +95,16 @@ impl Started {
 
     /// Waits until it has written something to standard output, or has closed it.
     pub(crate) fn wait_for_output(&self) -> Result<()> {
-        self.ready(self.stdout.as_fd())
+        match &self.stdout {
+            Some(stdout) => self.ready(stdout.as_fd()),
+            None => bail!("nobody reads what process {} writes", self.child.id()),
+        }
+    }
+
+    /// Ends it without warning.
+    pub(crate) fn kill(self) -> Result<Run> {
+        kill_process(Pid::from_child(&self.child), Signal::KILL)?;
+        self.finish()
     }
 
     /// Waits for its end.
@@ -92,9 +112,10 @@ impl Started {
         let mut stdout = Vec::new();
         let mut first_byte_ns = None;
         let mut chunk = [0; 4096];
-        loop {
-            self.ready(self.stdout.as_fd())?;
-            match self.stdout.read(&mut chunk) {
+        let mut from = self.stdout.take();
+        while let Some(from) = &mut from {
+            self.ready(from.as_fd())?;
+            match from.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(len) => {
                     first_byte_ns.get_or_insert_with(|| monotonic_ns() - self.since);
@@ -133,10 +154,7 @@ impl Started {
         let mut fds = [PollFd::new(&fd, PollFlags::IN)];
         if poll(&mut fds, Some(&timeout))? == 0 {
             // Killed first, or it would outlive the benchmark.
-            rustix::process::kill_process(
-                Pid::from_child(&self.child),
-                rustix::process::Signal::KILL,
-            )?;
+            kill_process(Pid::from_child(&self.child), Signal::KILL)?;
             bail!("process {} hangs", self.child.id());
         }
         Ok(())

@@ -70,7 +70,11 @@ impl Row {
                         comparison.band,
                         bar,
                     )),
-                    Bar::Value(_) | Bar::None => None,
+                    Bar::Value(bar) => {
+                        let all: Vec<f64> = values.iter().flat_map(|quad| quad.ours).collect();
+                        Some(judge(ours, bootstrap_median(&all, rng), 1.0, bar))
+                    }
+                    Bar::None => None,
                 };
                 row.comparison = Some(comparison);
             }
@@ -253,6 +257,13 @@ mod tests {
             verdict(bar, Samples::Alone(vec![2.0; 5])),
             Some(Verdict::Missed)
         );
+    }
+
+    #[test]
+    fn a_value_with_a_peer_is_held_against_its_bar_whatever_the_peer_does() {
+        let bar = Bar::Value(1.5);
+        assert_eq!(verdict(bar, paired(1.0, 0.1)), Some(Verdict::Met));
+        assert_eq!(verdict(bar, paired(2.0, 9.0)), Some(Verdict::Missed));
     }
 
     #[test]

@@ -92,6 +92,17 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
     median_in_place(&mut samples.to_vec())
 }
 
+/// What this part of `samples`, between 0 and 1, does not exceed.
+///
+/// # Panics
+/// Without samples.
+pub(crate) fn quantile(samples: &[f64], part: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    sorted[rank.clamp(1, sorted.len()) - 1]
+}
+
 /// Where the median of what `samples` were drawn from lies, by the percentile bootstrap.
 ///
 /// # Panics

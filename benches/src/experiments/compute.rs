@@ -47,7 +47,8 @@ fn last_of(all: &CpuSet) -> Result<CpuSet> {
     Ok(one)
 }
 
-fn ns_per_round(run: &Run) -> Result<(f64, f64)> {
+/// What `spin` says of its pace, and the processor milliseconds of the run.
+pub(super) fn ns_per_round(run: &Run) -> Result<(f64, f64)> {
     let text = String::from_utf8_lossy(&run.stdout);
     let ns: f64 = text
         .lines()

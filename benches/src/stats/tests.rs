@@ -140,3 +140,12 @@ fn numbers_below_a_bound_reach_all_of_it() {
     }
     assert!(seen.iter().all(|&s| s));
 }
+
+#[test]
+fn a_quantile_is_a_sample() {
+    let samples: Vec<f64> = (1..=10).rev().map(f64::from).collect();
+    assert_eq!(quantile(&samples, 0.9), 9.0);
+    assert_eq!(quantile(&samples, 1.0), 10.0);
+    assert_eq!(quantile(&samples, 0.0), 1.0);
+    assert_eq!(quantile(&[7.0], 0.5), 7.0);
+}

@@ -1,0 +1,95 @@
+//! A control group of a benchmark's own with a quota of processor time: the peer of our caps.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+/// The smallest quota that the kernel takes, in microseconds (`min_cfs_quota_period`).
+pub(crate) const LEAST_QUOTA_US: u64 = 1000;
+
+/// Where the controller is: version 1 has a hierarchy for it, version 2 one for all.
+enum Hierarchy {
+    V1(PathBuf),
+    V2(PathBuf),
+}
+
+/// A group. Dropped, it is removed; its processes must be gone by then.
+#[derive(Debug)]
+pub(crate) struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// A group that gets `quota_us` in each period of `period_us`.
+    pub(crate) fn with_quota(quota_us: u64, period_us: u64) -> Result<Self> {
+        let name = format!("slicevisor-bench-{}", std::process::id());
+        match Hierarchy::find()? {
+            Hierarchy::V1(root) => {
+                let group = Self::make(root.join(name))?;
+                group.write("cpu.cfs_period_us", &period_us.to_string())?;
+                group.write("cpu.cfs_quota_us", &quota_us.to_string())?;
+                Ok(group)
+            }
+            Hierarchy::V2(root) => {
+                let group = Self::make(root.join(name))?;
+                group.write("cpu.max", &format!("{quota_us} {period_us}"))?;
+                Ok(group)
+            }
+        }
+    }
+
+    /// Moves a process with all its threads into it.
+    pub(crate) fn add(&self, pid: u32) -> Result<()> {
+        self.write("cgroup.procs", &pid.to_string())
+    }
+
+    fn make(path: PathBuf) -> Result<Self> {
+        fs::create_dir(&path).with_context(|| format!("{} (are you root?)", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.0.join(file);
+        fs::write(&path, value).with_context(|| format!("{value} to {}", path.display()))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A process that was just reaped may still be leaving.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("{} could not be removed", self.0.display());
+    }
+}
+
+impl Hierarchy {
+    fn find() -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let of_kind = |kind: &'static str| {
+            mounts.lines().filter_map(move |line| {
+                let mut words = line.split(' ').skip(1);
+                let (path, is) = (words.next()?, words.next()?);
+                (is == kind).then(|| (Path::new(path), words.next().unwrap_or("")))
+            })
+        };
+        let mut v1 =
+            of_kind("cgroup").filter(|(_, options)| options.split(',').any(|o| o == "cpu"));
+        if let Some((path, _)) = v1.next() {
+            return Ok(Self::V1(path.to_owned()));
+        }
+        for (path, _) in of_kind("cgroup2") {
+            let controllers = fs::read_to_string(path.join("cgroup.controllers"))?;
+            if controllers.split_whitespace().any(|name| name == "cpu") {
+                fs::write(path.join("cgroup.subtree_control"), "+cpu")?;
+                return Ok(Self::V2(path.to_owned()));
+            }
+        }
+        bail!("no control group has the cpu controller: there is no peer for caps")
+    }
+}

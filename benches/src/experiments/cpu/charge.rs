@@ -1,0 +1,186 @@
+//! Who pays for what a sliver has done by others: guests with a cap that do nothing but flood a
+//! device, or leave the guest as often as they can.
+//!
+//! What the monitor's process takes beyond its cap is one figure; the other is what the host spends
+//! outside of any process meanwhile, in kernel threads and interrupts, more than while the same
+//! sliver is idle. The busiest kernel threads are named as the runs go on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use integration::{artifacts, guests};
+use serde_json::{Value, json};
+
+use crate::experiments::cpu::runs;
+use crate::lab::{Lab, Surroundings, progress_done};
+use crate::metrics::{Bar, Experiment, Metric, Samples};
+use crate::netns::{Namespace, without_offloads};
+use crate::stats::median;
+use crate::subject::{Crowd, Subject, whole};
+use crate::usage::Usage;
+
+/// In percent of one processor.
+const CAP: f64 = 20.0;
+
+/// Bytes of the disk that is flooded.
+const DISK_BYTES: usize = 64 << 20;
+
+/// Kernel threads that are named.
+const NAMED: usize = 3;
+
+macro_rules! flood {
+    ($name:literal, $flood:expr) => {
+        Experiment {
+            metrics: &[
+                Metric {
+                    name: concat!("cpu-charge-", $name),
+                    unit: "% of cap",
+                    peer: "-",
+                    bar: Bar::Value(1.0),
+                },
+                Metric {
+                    name: concat!("cpu-charge-", $name, "-outside"),
+                    unit: "% of a CPU",
+                    peer: "-",
+                    bar: Bar::Value(2.0),
+                },
+            ],
+            run: |lab| run(lab, $name, $flood),
+        }
+    };
+}
+
+/// The metrics and how they are measured.
+pub(super) const EXPERIMENTS: &[Experiment] = &[
+    flood!("mmio", Flood::Bare("flood")),
+    flood!("registers", Flood::Bare("flood-registers")),
+    flood!("timers", Flood::Bare("flood-rests")),
+    flood!("console", Flood::Bare("print-flood")),
+    flood!("net", Flood::Frames),
+    flood!(
+        "disk-read",
+        Flood::Disk {
+            how: &["--random", "--read"],
+            direct: true
+        }
+    ),
+    flood!(
+        "disk-write",
+        Flood::Disk {
+            how: &["--random", "--write"],
+            direct: true
+        }
+    ),
+    flood!(
+        "disk-write-cached",
+        Flood::Disk {
+            how: &["--random", "--write"],
+            direct: false
+        }
+    ),
+];
+
+/// What the guest does all the time.
+#[derive(Debug, Clone, Copy)]
+enum Flood {
+    /// A case of the bare guest.
+    Bare(&'static str),
+    /// It sends frames.
+    Frames,
+    /// It reads or writes a disk.
+    Disk {
+        how: &'static [&'static str],
+        direct: bool,
+    },
+}
+
+/// What one run gave, in percent.
+#[derive(Debug, Clone, Copy)]
+struct Charged {
+    error: f64,
+    outside: f64,
+}
+
+fn run(lab: &mut Lab, name: &str, flood: Flood) -> Result<Vec<Samples>> {
+    let spec = flood.spec(lab)?;
+    let idle = lab.spec("idle", guests::bare(), &["idle"])?;
+    let place = Namespace::new()?;
+    if matches!(flood, Flood::Frames) {
+        place.ip("tuntap add tap0 mode tap vnet_hdr")?;
+        without_offloads(&place, "tap0")?;
+        place.ip("link set tap0 up")?;
+    }
+    let mut threads = Vec::new();
+    let ours = |lab: &Lab| {
+        let sliver = place.inside(|| Subject::sliver(lab, &spec, UNHEARD))?;
+        let (charged, busiest) = measure(lab, sliver)?;
+        threads.push(busiest);
+        Ok(charged)
+    };
+    let peer = |lab: &Lab| Ok(measure(lab, Subject::sliver(lab, &idle, UNHEARD)?)?.0);
+    let quads = lab.interleave(&format!("charging {name}"), runs(lab), ours, peer)?;
+    if let Some(busiest) = threads.last() {
+        progress_done(&format!("the busiest kernel threads meanwhile: {busiest}"));
+    }
+    let errors = quads.iter().flat_map(|quad| quad.map(|run| run.error).ours);
+    let outside = quads.iter().flat_map(|quad| {
+        let quad = quad.map(|run| run.outside);
+        let idle = median(&quad.peer);
+        quad.ours.map(|ours| ours - idle)
+    });
+    Ok(vec![
+        Samples::Alone(errors.collect()),
+        Samples::Alone(outside.collect()),
+    ])
+}
+
+const UNHEARD: Surroundings = Surroundings {
+    rivals: false,
+    unheard: true,
+};
+
+fn measure(lab: &Lab, sliver: Subject) -> Result<(Charged, String)> {
+    let crowd = Crowd::start([Ok(sliver)].into_iter())?;
+    let before = Usage::now()?;
+    let readings = crowd.watch(Duration::from_secs(if lab.quick { 2 } else { 5 }), 1)?;
+    let between = Usage::now()?.since(&before);
+    crowd.end()?;
+    let (time, used) = whole(&readings[0]);
+    let granted = CAP / 100.0 * time;
+    let busiest = between.kernel_threads.iter().take(NAMED);
+    let busiest: Vec<String> = busiest
+        .map(|(name, permille)| format!("{name} {:.2} %", permille / 10.0))
+        .collect();
+    let charged = Charged {
+        error: 100.0 * (used - granted).abs() / granted,
+        outside: between.outside / 10.0,
+    };
+    Ok((charged, busiest.join(", ")))
+}
+
+impl Flood {
+    fn spec(self, lab: &Lab) -> Result<PathBuf> {
+        let capped = |mut fields: Value| {
+            fields["cpu_cap"] = CAP.into();
+            fields
+        };
+        match self {
+            Self::Bare(case) => lab.spec_with("flood", guests::bare(), &[case], capped(json!({}))),
+            Self::Frames => {
+                let card = json!({ "tap": "tap0" });
+                let fields = capped(json!({ "nets": [card] }));
+                lab.spec_with("flood", guests::bare(), &["flood-frames"], fields)
+            }
+            Self::Disk { how, direct } => {
+                let file = lab.path("flooded.img");
+                std::fs::write(&file, vec![1; DISK_BYTES])?;
+                let disk = json!({ "path": file, "direct": direct });
+                let image = artifacts::image("blast");
+                let depth = ["--disk", "disk0", "--depth", "32", "--seconds", "3600"];
+                let args = [&depth, how].concat();
+                lab.spec_with("flood", image, &args, capped(json!({ "disks": [disk] })))
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What runs while its processor time is read from outside: slivers, and plain processes that do the
+//! same.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+use integration::artifacts;
+use integration::sliver::monotonic_ns;
+
+use crate::lab::{Lab, Sliver, Surroundings};
+use crate::process::{self, Started};
+use crate::sampler::{Reading, sample};
+
+/// Arguments of `spin` for computing on all vCPUs until it is ended.
+pub(crate) const FOREVER: [&str; 3] = ["--all", "--ms", "86400000"];
+
+/// By then whatever was started has found its pace.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
+
+/// One that runs.
+pub(crate) enum Subject {
+    /// A sliver.
+    Sliver(Sliver),
+    /// A process that knows nothing of slivers.
+    Process(Started),
+}
+
+impl Subject {
+    /// The sliver of this spec.
+    pub(crate) fn sliver(lab: &Lab, spec: &Path, surroundings: Surroundings) -> Result<Self> {
+        lab.start(spec, surroundings).map(Self::Sliver)
+    }
+
+    /// `spin` as a process, on so many threads.
+    pub(crate) fn process(threads: usize) -> Result<Self> {
+        let mut command = Command::new(artifacts::desktop("spin"));
+        command
+            .args(FOREVER)
+            .env("SLICE_VCPUS", threads.to_string())
+            .stdin(Stdio::null());
+        process::start(command, monotonic_ns()).map(Self::Process)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            Self::Sliver(sliver) => sliver.pid(),
+            Self::Process(process) => process.pid(),
+        }
+    }
+
+    fn end(self) -> Result<()> {
+        match self {
+            Self::Sliver(sliver) => sliver.stop()?,
+            Self::Process(process) => process.kill()?,
+        };
+        Ok(())
+    }
+}
+
+/// Several at once.
+pub(crate) struct Crowd(Vec<Subject>);
+
+impl Crowd {
+    /// Starts them, one after the other, and lets them settle.
+    pub(crate) fn start(subjects: impl Iterator<Item = Result<Subject>>) -> Result<Self> {
+        let subjects = subjects.collect::<Result<_>>()?;
+        thread::sleep(SETTLED_AFTER);
+        Ok(Self(subjects))
+    }
+
+    /// Reads the clocks of all, `count` times one step apart and once before.
+    pub(crate) fn watch(&self, step: Duration, count: usize) -> Result<Vec<Vec<Reading>>> {
+        let pids: Vec<u32> = self.0.iter().map(Subject::pid).collect();
+        sample(&pids, step.as_nanos() as u64, count + 1)
+    }
+
+    /// Ends them all.
+    pub(crate) fn end(self) -> Result<()> {
+        self.0.into_iter().try_for_each(Subject::end)
+    }
+}
+
+/// What passed between the first and the last reading, and what was used meanwhile, in nanoseconds.
+pub(crate) fn whole(readings: &[Reading]) -> (f64, f64) {
+    match readings {
+        [first, .., last] => (
+            (last.at - first.at) as f64,
+            last.used.saturating_sub(first.used) as f64,
+        ),
+        _ => (0.0, 0.0),
+    }
+}
