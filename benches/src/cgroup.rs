@@ -1,7 +1,7 @@
 //! A control group of a benchmark's own with a quota of processor time: the peer of our caps.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -70,26 +70,44 @@ impl Drop for Cgroup {
 
 impl Hierarchy {
     fn find() -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let of_kind = |kind: &'static str| {
-            mounts.lines().filter_map(move |line| {
-                let mut words = line.split(' ').skip(1);
-                let (path, is) = (words.next()?, words.next()?);
-                (is == kind).then(|| (Path::new(path), words.next().unwrap_or("")))
-            })
-        };
-        let mut v1 =
-            of_kind("cgroup").filter(|(_, options)| options.split(',').any(|o| o == "cpu"));
-        if let Some((path, _)) = v1.next() {
-            return Ok(Self::V1(path.to_owned()));
+        if let Some(path) = mount_of("cgroup", "cpu")? {
+            return Ok(Self::V1(path));
         }
-        for (path, _) in of_kind("cgroup2") {
+        if let Some(path) = mount_of("cgroup2", "")? {
             let controllers = fs::read_to_string(path.join("cgroup.controllers"))?;
             if controllers.split_whitespace().any(|name| name == "cpu") {
                 fs::write(path.join("cgroup.subtree_control"), "+cpu")?;
-                return Ok(Self::V2(path.to_owned()));
+                return Ok(Self::V2(path));
             }
         }
         bail!("no control group has the cpu controller: there is no peer for caps")
     }
+}
+
+/// Processor time of all that ever ran, of processes and of the kernel's threads, in nanoseconds.
+pub(crate) fn used_by_all() -> Result<u64> {
+    if let Some(path) = mount_of("cgroup", "cpuacct")? {
+        let usage = fs::read_to_string(path.join("cpuacct.usage"))?;
+        return Ok(usage.trim().parse()?);
+    }
+    let path = mount_of("cgroup2", "")?.context("there are no control groups")?;
+    let stat = fs::read_to_string(path.join("cpu.stat"))?;
+    let mut lines = stat.lines();
+    let usage = lines.find_map(|line| line.strip_prefix("usage_usec "));
+    let usage: u64 = usage.context("cpu.stat tells no usage")?.parse()?;
+    Ok(usage * 1000)
+}
+
+/// Where a file system of this kind is mounted that has this option; an empty one means any.
+fn mount_of(kind: &str, option: &str) -> Result<Option<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let mut mounts = mounts.lines().filter_map(|line| {
+        // Device, path, kind, options (fstab(5)).
+        let mut words = line.split(' ').skip(1);
+        Some((words.next()?, words.next()?, words.next()?))
+    });
+    let found = mounts.find(|&(_, is, options)| {
+        is == kind && (option.is_empty() || options.split(',').any(|has| has == option))
+    });
+    Ok(found.map(|(path, ..)| path.into()))
 }

@@ -1,5 +1,5 @@
-//! Who on the host used processor time between two moments: each process, the kernel's own threads,
-//! and what is nobody's.
+//! What on the host used processor time between two moments and is no process: the kernel's own
+//! threads, and interrupts that found the processors idle.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,6 +7,8 @@ use std::fs;
 use anyhow::{Context, Result};
 use integration::cpu_time::process_ns;
 use integration::sliver::monotonic_ns;
+
+use crate::cgroup::used_by_all;
 
 /// Flag of a thread that is the kernel's own (`PF_KTHREAD`).
 const KERNEL_THREAD: u64 = 0x0020_0000;
@@ -21,22 +23,25 @@ pub(crate) struct Usage {
     /// Time in which the processors had nothing to do or were taken away, all together.
     unused: u64,
     processors: u64,
-    tasks: BTreeMap<u32, Task>,
+    /// Of all tasks, also of those that are gone.
+    used_by_all: u64,
+    kernel_threads: BTreeMap<u32, Thread>,
 }
 
 #[derive(Debug)]
-struct Task {
+struct Thread {
     name: String,
-    of_kernel: bool,
     used: u64,
 }
 
 /// What happened between two moments, in thousandths of the time of one processor.
 #[derive(Debug)]
 pub(crate) struct Between {
-    /// Used by nobody's process: kernel threads, and interrupts that found the processors idle.
+    /// Used by no process.
     pub(crate) outside: f64,
-    /// The kernel threads of that, the busiest first.
+    /// Of that, by interrupts that found the processors idle.
+    pub(crate) interrupts: f64,
+    /// Of that, by kernel threads, the busiest first.
     pub(crate) kernel_threads: Vec<(String, f64)>,
 }
 
@@ -56,7 +61,8 @@ impl Usage {
             at: monotonic_ns(),
             unused,
             processors: processors.count() as u64,
-            tasks: tasks()?,
+            used_by_all: used_by_all()?,
+            kernel_threads: kernel_threads()?,
         })
     }
 
@@ -65,43 +71,42 @@ impl Usage {
         let time = self.at - then.at;
         let part = |ns: u64| 1000.0 * ns as f64 / time as f64;
         let busy = (time * self.processors).saturating_sub(self.unused - then.unused);
-        let mut of_processes = 0;
-        let mut kernel_threads = Vec::new();
-        for (pid, task) in &self.tasks {
-            let before = then.tasks.get(pid).map_or(0, |task| task.used);
-            let used = task.used.saturating_sub(before);
-            if task.of_kernel {
-                kernel_threads.push((task.name.clone(), part(used)));
-            } else {
-                of_processes += used;
-            }
-        }
+        let interrupts = part(busy) - part(self.used_by_all - then.used_by_all);
+        let mut kernel_threads: Vec<(String, f64)> = { self.kernel_threads.iter() }
+            .map(|(pid, thread)| {
+                let before = then.kernel_threads.get(pid).map_or(0, |thread| thread.used);
+                (
+                    thread.name.clone(),
+                    part(thread.used.saturating_sub(before)),
+                )
+            })
+            .collect();
         kernel_threads.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        let in_threads: f64 = kernel_threads.iter().map(|(_, used)| used).sum();
         Between {
-            outside: part(busy) - part(of_processes),
+            outside: interrupts + in_threads,
+            interrupts,
             kernel_threads,
         }
     }
 }
 
-fn tasks() -> Result<BTreeMap<u32, Task>> {
+fn kernel_threads() -> Result<BTreeMap<u32, Thread>> {
     let pids = { fs::read_dir("/proc")?.flatten() }
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     // Whoever ends meanwhile is left out.
-    Ok(pids
-        .filter_map(|pid| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let (head, rest) = stat.rsplit_once(')')?;
-            let (_, name) = head.split_once('(')?;
-            let flags: u64 = rest.split_whitespace().nth(6)?.parse().ok()?;
-            let task = Task {
-                name: name.to_owned(),
-                of_kernel: flags & KERNEL_THREAD != 0,
-                used: process_ns(pid).ok()?,
-            };
-            Some((pid, task))
-        })
-        .collect())
+    let thread = |pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (head, rest) = stat.rsplit_once(')')?;
+        let (_, name) = head.split_once('(')?;
+        let flags: u64 = rest.split_whitespace().nth(6)?.parse().ok()?;
+        let thread = Thread {
+            name: name.to_owned(),
+            used: process_ns(pid).ok()?,
+        };
+        (flags & KERNEL_THREAD != 0).then_some((pid, thread))
+    };
+    Ok(pids.filter_map(thread).collect())
 }
 
 #[cfg(test)]
@@ -109,39 +114,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_no_kernel_thread_and_uses_time() {
-        let usage = Usage::now().expect("proc is mounted");
-        let own = &usage.tasks[&std::process::id()];
-        assert!(!own.of_kernel && own.used > 0, "{own:?}");
+    fn this_process_is_no_kernel_thread() {
+        let usage = Usage::now().expect("proc and control groups are mounted");
+        assert!(!usage.kernel_threads.contains_key(&std::process::id()));
         assert!(usage.processors > 0);
     }
 
     #[test]
     fn what_processes_use_is_not_outside() {
-        let task = |used, of_kernel| Task {
+        let thread = |used| Thread {
             name: "x".to_owned(),
-            of_kernel,
             used,
         };
         let then = Usage {
             at: 0,
             unused: 0,
             processors: 2,
-            tasks: [(1, task(500, false)), (2, task(0, true))].into(),
+            used_by_all: 7,
+            kernel_threads: [(2, thread(0))].into(),
         };
         let now = Usage {
             at: 1_000_000,
             unused: 1_400_000,
             processors: 2,
-            tasks: [
-                (1, task(400_500, false)),
-                (2, task(50_000, true)),
-                (3, task(100_000, false)),
-            ]
-            .into(),
+            used_by_all: 550_007,
+            kernel_threads: [(2, thread(50_000)), (3, thread(20_000))].into(),
         };
         let between = now.since(&then);
-        assert!((between.outside - 100.0).abs() < 1e-6, "{between:?}");
+        assert!((between.interrupts - 50.0).abs() < 1e-6, "{between:?}");
+        assert!((between.outside - 120.0).abs() < 1e-6, "{between:?}");
         assert_eq!(between.kernel_threads[0], ("x".to_owned(), 50.0));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! What the monitor's process takes beyond its cap is one figure; the other is what the host spends
 //! outside of any process meanwhile, in kernel threads and interrupts, more than while the same
-//! sliver is idle. The busiest kernel threads are named as the runs go on.
+//! sliver is idle. Where that is, is told as the runs go on.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -111,18 +111,16 @@ fn run(lab: &mut Lab, name: &str, flood: Flood) -> Result<Vec<Samples>> {
         without_offloads(&place, "tap0")?;
         place.ip("link set tap0 up")?;
     }
-    let mut threads = Vec::new();
+    let mut places = String::new();
     let ours = |lab: &Lab| {
         let sliver = place.inside(|| Subject::sliver(lab, &spec, UNHEARD))?;
-        let (charged, busiest) = measure(lab, sliver)?;
-        threads.push(busiest);
+        let (charged, of_this) = measure(lab, sliver)?;
+        places = of_this;
         Ok(charged)
     };
     let peer = |lab: &Lab| Ok(measure(lab, Subject::sliver(lab, &idle, UNHEARD)?)?.0);
     let quads = lab.interleave(&format!("charging {name}"), runs(lab), ours, peer)?;
-    if let Some(busiest) = threads.last() {
-        progress_done(&format!("the busiest kernel threads meanwhile: {busiest}"));
-    }
+    progress_done(&format!("outside in the last run: {places}"));
     let errors = quads.iter().flat_map(|quad| quad.map(|run| run.error).ours);
     let outside = quads.iter().flat_map(|quad| {
         let quad = quad.map(|run| run.outside);
@@ -149,14 +147,15 @@ fn measure(lab: &Lab, sliver: Subject) -> Result<(Charged, String)> {
     let (time, used) = whole(&readings[0]);
     let granted = CAP / 100.0 * time;
     let busiest = between.kernel_threads.iter().take(NAMED);
-    let busiest: Vec<String> = busiest
-        .map(|(name, permille)| format!("{name} {:.2} %", permille / 10.0))
-        .collect();
+    let mut places = format!("interrupts {:.2} %", between.interrupts / 10.0);
+    for (name, permille) in busiest {
+        places += &format!(", {name} {:.2} %", permille / 10.0);
+    }
     let charged = Charged {
         error: 100.0 * (used - granted).abs() / granted,
         outside: between.outside / 10.0,
     };
-    Ok((charged, busiest.join(", ")))
+    Ok((charged, places))
 }
 
 impl Flood {
