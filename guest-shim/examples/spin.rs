@@ -44,7 +44,7 @@ fn run() -> Result<u8, String> {
     };
     let rounds: u64 = done.iter().map(|part| part.rounds).sum();
     let nanos: u64 = done.iter().map(|part| part.nanos).sum();
-    let checksum = done.iter().fold(0, |sum, part| sum ^ part.checksum);
+    let checksum = { done.iter() }.fold(0u64, |sum, part| sum.rotate_left(1) ^ part.checksum);
     println!("rounds {rounds}");
     println!("checksum {checksum:#018x}");
     println!("ns per round {}", nanos / rounds.max(1));

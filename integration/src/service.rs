@@ -58,6 +58,7 @@ pub struct Service {
     port_flag: Option<&'static str>,
     args: Vec<String>,
     vcpus: usize,
+    flags: Vec<String>,
     cards: Vec<String>,
     publish: Vec<String>,
     disks: Vec<OsString>,
@@ -91,6 +92,7 @@ impl Service {
             port_flag: None,
             args: Vec::new(),
             vcpus: 1,
+            flags: Vec::new(),
             cards: vec![card()],
             publish: Vec::new(),
             disks: Vec::new(),
@@ -114,6 +116,12 @@ impl Service {
     /// A slice with this many vCPUs.
     pub fn vcpus(mut self, vcpus: usize) -> Self {
         self.vcpus = vcpus;
+        self
+    }
+
+    /// A slice with these flags of `slicectl run` besides.
+    pub fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         self
     }
 
@@ -215,6 +223,7 @@ impl Service {
             .arg(artifacts::image(self.example))
             .arg("--no-build")
             .args(["--vcpus", &self.vcpus.to_string()])
+            .args(&self.flags)
             .env("SLICEVISOR_RUN_DIR", run_dir(place));
         for (flag, words) in [("--net", &self.cards), ("--publish", &self.publish)] {
             for word in words {

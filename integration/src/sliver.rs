@@ -49,6 +49,7 @@ pub struct Sliver {
     input: Option<Arc<OwnedFd>>,
     taps: Vec<(usize, Arc<OwnedFd>)>,
     starter: Vec<&'static str>,
+    ledger: Option<PathBuf>,
     place: Option<Arc<TempDir>>,
     patience: Duration,
 }
@@ -87,6 +88,7 @@ impl Sliver {
             input: None,
             taps: Vec::new(),
             starter: Vec::new(),
+            ledger: None,
             place: None,
             patience: PATIENCE,
         }
@@ -177,6 +179,12 @@ impl Sliver {
         self
     }
 
+    /// Sharing the processors with the slivers of this ledger.
+    pub fn ledger(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ledger = Some(path.into());
+        self
+    }
+
     /// In the same run directory as others.
     pub fn in_place(mut self, place: &Arc<TempDir>) -> Self {
         self.place = Some(Arc::clone(place));
@@ -221,6 +229,9 @@ impl Sliver {
             .stdin(input)
             .stdout(output("console", self.console))
             .stderr(output("errors", self.errors));
+        if let Some(ledger) = &self.ledger {
+            command.arg("--ledger").arg(ledger);
+        }
         if self.clogged {
             command.stdout(Stdio::piped());
         }

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use integration::artifacts;
 use integration::needs_kvm;
 use integration::sliver::Sliver;
+use serde_json::Value;
 
 fn desktop(example: &str, vcpus: usize, args: &[&str]) -> Output {
     Command::new(artifacts::desktop(example))
@@ -36,7 +37,9 @@ fn hello_says_the_same_in_both() {
 #[test]
 fn usage_errors_are_the_same_in_both() {
     needs_kvm!();
-    for example in ["hello", "clock", "spin", "heap", "smp", "fault"] {
+    for example in [
+        "hello", "clock", "spin", "heap", "smp", "fault", "jitter", "adaptive",
+    ] {
         same(example, 1, &["--frobnicate"]);
     }
 }
@@ -74,6 +77,61 @@ fn clock_is_right_in_a_process_too() {
     let process = desktop("clock", 1, &[]);
     assert_eq!(process.status.code(), Some(0), "{process:?}");
     assert!(process.stdout.ends_with(b"clocks agree\n"), "{process:?}");
+}
+
+#[test]
+fn spin_computes_on_all_vcpus_what_it_computes_on_one() {
+    needs_kvm!();
+    let args = ["--rounds", "50", "--all"];
+    let process = desktop("spin", 2, &args);
+    let ended = Sliver::example("spin").args(args).vcpus(2).run();
+    let printed = String::from_utf8_lossy(&process.stdout);
+    let results = |text: &str| text.lines().take(2).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(results(&printed)[0], "rounds 100", "{printed}");
+    assert_eq!(results(&ended.console), results(&printed));
+}
+
+#[test]
+fn jitter_tells_how_steadily_both_run() {
+    needs_kvm!();
+    for (args, keys) in [
+        (
+            ["sleep", "--every", "100", "--count", "50"],
+            &["count", "p50_us", "p99_us", "max_us"][..],
+        ),
+        (["stops", "--ms", "50", "--longer-than", "20"], &["vcpus"]),
+    ] {
+        let process = desktop("jitter", 2, &args);
+        let ended = Sliver::example("jitter").args(args).vcpus(2).run();
+        for printed in [
+            String::from_utf8_lossy(&process.stdout).as_ref(),
+            &ended.console,
+        ] {
+            let told: Value = serde_json::from_str(printed).expect("it is JSON");
+            for &key in keys {
+                assert!(!told[key].is_null(), "{key}: {told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_process_that_could_adapt_knows_of_no_limit() {
+    let args = [
+        "--rate",
+        "50",
+        "--work",
+        "500",
+        "--goal",
+        "2000",
+        "--seconds",
+        "1",
+    ];
+    let process = desktop("adaptive", 1, &args);
+    let told: Value = serde_json::from_slice(&process.stdout).expect("it is JSON");
+    assert_eq!(told["done"], 50, "{told}");
+    assert_eq!(told["refused"], 0, "{told}");
+    assert!(told["throttled_ms"].is_null(), "{told}");
 }
 
 #[test]

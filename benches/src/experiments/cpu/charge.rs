@@ -5,6 +5,8 @@
 //! outside of any process meanwhile, in kernel threads and interrupts, more than while the same
 //! sliver is idle. Where that is, is told as the runs go on.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -173,7 +175,10 @@ impl Flood {
             }
             Self::Disk { how, direct } => {
                 let file = lab.path("flooded.img");
-                std::fs::write(&file, vec![1; DISK_BYTES])?;
+                // On the disk, or else the first writes would be about where to put it.
+                let mut made = File::create(&file)?;
+                made.write_all(&vec![1; DISK_BYTES])?;
+                made.sync_all()?;
                 let disk = json!({ "path": file, "direct": direct });
                 let image = artifacts::image("blast");
                 let depth = ["--disk", "disk0", "--depth", "32", "--seconds", "3600"];
