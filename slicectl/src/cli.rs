@@ -15,6 +15,9 @@ use clap_complete::Shell;
 /// Where the help of `run` tells what native images do not know.
 const KERNELS: &str = "Kernels";
 
+/// Where the help tells of quotas.
+const PROCESSORS: &str = "Processor time";
+
 /// Boots, steers and inspects slivers: virtual machines of a slice, on this host.
 #[derive(Debug, Parser)]
 #[command(name = "slicectl", version, propagate_version = true, after_help = examples::TOP)]
@@ -159,6 +162,16 @@ pub struct RunArgs {
     /// Boot a kernel even if this host's KVM makes it crawl
     #[arg(long, help_heading = KERNELS)]
     pub slow: bool,
+    /// What it is granted of this host's processors.
+    #[command(flatten)]
+    pub cpu: CpuArgs,
+    /// The ledger through which slivers share the processors, or none [default: that of the run
+    /// directory]
+    #[arg(long, value_name = "FILE|none", value_hint = ValueHint::FilePath, help_heading = PROCESSORS)]
+    pub ledger: Option<String>,
+    /// Put no control group around the monitor as a second fence
+    #[arg(long, help_heading = PROCESSORS)]
+    pub no_backstop: bool,
     /// Print where the time went, and what was used, to stderr
     #[arg(long)]
     pub timing: bool,
@@ -177,6 +190,26 @@ pub struct RunArgs {
     /// Arguments for the guest
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
+}
+
+/// Quotas of processor time.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CpuArgs {
+    /// Never more than this much of one processor, such as 50 or 150 (two vCPUs); none: no cap
+    #[arg(long, value_name = "PERCENT|none", allow_hyphen_values = true, help_heading = PROCESSORS)]
+    pub cpu_cap: Option<String>,
+    /// Never less, if it wants that: percent of all of this host's processors [default: 0]
+    #[arg(long, value_name = "PERCENT", allow_hyphen_values = true, help_heading = PROCESSORS)]
+    pub cpu_pct: Option<String>,
+    /// Its weight in what nobody has reserved, 1 to 10000 [default: 1]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = PROCESSORS)]
+    pub cpu_share: Option<String>,
+    /// What it may save up under its cap for later, in ms of processor time [default: 0]
+    #[arg(long, value_name = "MS", allow_hyphen_values = true, help_heading = PROCESSORS)]
+    pub cpu_burst: Option<String>,
+    /// How often the budget under its cap is renewed, in ms, 1 to 100 [default: 10]
+    #[arg(long, value_name = "MS", allow_hyphen_values = true, help_heading = PROCESSORS)]
+    pub cpu_period: Option<String>,
 }
 
 /// Arguments of `build`.

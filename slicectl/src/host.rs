@@ -11,6 +11,11 @@ pub struct Memory {
     pub available_kib: u64,
 }
 
+/// Processors that slivers can run on.
+pub fn processors() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
+}
+
 /// The host's memory; `None` where /proc does not tell.
 pub fn memory() -> Option<Memory> {
     parse_meminfo(&fs::read_to_string("/proc/meminfo").ok()?)

@@ -3,6 +3,7 @@
 //! `slicectl` knows nothing of how a sliver works: it starts the monitor, one process for each
 //! sliver, speaks with it over sockets, and tells people what became of it.
 
+pub mod backstop;
 pub mod backtrace;
 pub mod build;
 pub mod cargo;
@@ -19,6 +20,7 @@ pub mod manual;
 pub mod network;
 pub mod person;
 pub mod problem;
+pub mod quotas;
 pub mod report;
 pub mod run;
 pub mod rundir;

@@ -23,6 +23,7 @@ use serde::Serialize;
 use vmm::exit::{Exit, ExitKind, ExitRecord};
 use vmm::spec::{Protocol, SliverSpec};
 
+use crate::backstop::{Backstop, Fenced};
 use crate::cli::RunArgs;
 use crate::doctor::facts::Processor;
 use crate::gdb;
@@ -100,6 +101,7 @@ struct Run {
     gdb: Option<TcpListener>,
     network: Network,
     console: Option<Writer>,
+    backstop: bool,
     timing: bool,
     json: bool,
 }
@@ -113,6 +115,7 @@ impl Run {
         let around = Surroundings {
             kvm: kvm::probe(false),
             memory: host::memory(),
+            processors: host::processors(),
             contact: person::contact(&user),
             user,
             number: std::process::id(),
@@ -159,6 +162,7 @@ impl Run {
             gdb,
             network,
             console,
+            backstop: !args.no_backstop,
             timing: args.timing,
             json: args.json,
         })
@@ -193,10 +197,15 @@ impl Run {
         // Under a debugger time means nothing: the monitor counts the guest's own.
         let limit = self.plan.time_limit.filter(|_| self.gdb.is_none());
         let window = self.window();
+        let pid = monitor.pid();
         let watch = Watch::new(&mut monitor, &self.signals, window.as_ref(), limit);
         let mut server = None;
+        let mut backstop = None;
         let image = self.spec.image();
         let end = watch.until_end(|control| {
+            backstop = self
+                .backstop
+                .then(|| Backstop::begin(self.fenced(pid, control)));
             if let Some(listener) = &self.gdb {
                 match gdb::serve(listener, control, image, self.spec.vcpus()) {
                     Ok(serving) => server = Some(serving),
@@ -209,6 +218,7 @@ impl Run {
             }
         });
         drop(keyboard);
+        drop(backstop);
         let by_monitor = matches!(end, End::Recorded(_));
         if !by_monitor {
             rundir::remove_leftover(&self.root, self.spec.name());
@@ -257,6 +267,16 @@ impl Run {
             // The record has stdout for itself.
             _ if self.json => ConsoleOutput::Stderr,
             _ => ConsoleOutput::Stdout,
+        }
+    }
+
+    fn fenced(&self, pid: u32, control: &Path) -> Fenced {
+        Fenced {
+            name: self.spec.name().to_owned(),
+            pid,
+            control: control.to_owned(),
+            limits: *self.spec.cpu(),
+            vcpus: self.spec.vcpus(),
         }
     }
 

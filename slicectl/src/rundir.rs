@@ -27,6 +27,9 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 /// The record that a sliver without a `slicectl` leaves.
 pub const EXIT_RECORD: &str = "exit.json";
 
+/// The ledger in which slivers share the processors. No sliver's name begins with a dot.
+const LEDGER: &str = ".ledger";
+
 /// The longest path a socket can be bound to (`sun_path` holds 108 bytes with the terminator).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -87,6 +90,11 @@ pub fn check_socket_path(root: &Path, name: &str) -> Result<(), Problem> {
 /// Path of the control socket of the sliver called `name`.
 pub fn socket_path(root: &Path, name: &str) -> PathBuf {
     root.join(name).join(CONTROL_SOCKET)
+}
+
+/// Path of the ledger that the slivers in `root` share.
+pub fn ledger_path(root: &Path) -> PathBuf {
+    root.join(LEDGER)
 }
 
 /// Names of the slivers that have a control socket in `root`, sorted.

@@ -53,6 +53,19 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses milliseconds, or another duration in whole milliseconds; no time at all is 0.
+pub fn parse_millis(text: &str) -> Result<u64, String> {
+    if let Ok(millis) = text.parse() {
+        return Ok(millis);
+    }
+    let units = [("ms", 1), ("s", 1000)];
+    let with_unit = units.iter().find_map(|(unit, factor)| {
+        let number = text.strip_suffix(unit)?.trim_end();
+        number.parse::<u64>().ok()?.checked_mul(*factor)
+    });
+    with_unit.ok_or_else(|| format!("{text:?} is not a number of milliseconds, such as 20 or 20ms"))
+}
+
 /// A duration in the largest unit that tells it exactly.
 pub fn format_duration(duration: Duration) -> String {
     let millis = duration.as_millis();

@@ -1,10 +1,10 @@
 //! Looks at the host. Everything is optional: what cannot be told is judged as such.
 
 use std::fs::{self, OpenOptions};
-use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::backstop::hierarchy::{self, Offer};
 use crate::host::{self, Memory};
 use crate::kvm::{self, CannotOpen, KvmFacts};
 use crate::{person, rundir};
@@ -22,8 +22,8 @@ pub struct Facts {
     pub memory: Option<Memory>,
     /// The chosen mode of transparent huge pages: `always`, `madvise` or `never`.
     pub huge_pages: Option<String>,
-    /// Control groups.
-    pub cgroup: Cgroup,
+    /// Control groups for processor time.
+    pub cgroup: Offer,
     /// `/dev/net/tun`, or the error number of opening it.
     pub tun: Result<(), i32>,
     /// Limits of this process; `None` is unlimited.
@@ -43,23 +43,6 @@ pub enum Processor {
     Svm,
     /// Neither: a virtual machine without nesting, or switched off in the firmware.
     Neither,
-}
-
-/// Which control groups there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cgroup {
-    /// None mounted.
-    Absent,
-    /// The first version.
-    V1 {
-        /// Whether the cpu controller is mounted.
-        cpu: bool,
-    },
-    /// The second version.
-    V2 {
-        /// Whether the cpu controller can be used.
-        cpu: bool,
-    },
 }
 
 /// Resource limits.
@@ -83,7 +66,7 @@ pub fn gather() -> Facts {
         memory: host::memory(),
         huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled")
             .and_then(|text| chosen(&text)),
-        cgroup: cgroup(Path::new("/sys/fs/cgroup")),
+        cgroup: hierarchy::offer(),
         tun: OpenOptions::new()
             .read(true)
             .write(true)
@@ -125,24 +108,6 @@ pub(super) fn processor(cpuinfo: &str) -> Processor {
 pub(super) fn chosen(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
-}
-
-/// What is mounted at the usual place. Where both versions are (a hybrid), the first has the
-/// controllers.
-pub(super) fn cgroup(mount: &Path) -> Cgroup {
-    match fs::read_to_string(mount.join("cgroup.controllers")) {
-        Ok(controllers) => Cgroup::V2 {
-            cpu: controllers.split_whitespace().any(|word| word == "cpu"),
-        },
-        Err(_) => {
-            let file = |dir: &str| mount.join(dir).join("cgroup.procs").is_file();
-            let cpu = file("cpu") || file("cpu,cpuacct");
-            match cpu || file("memory") || file("pids") {
-                true => Cgroup::V1 { cpu },
-                false => Cgroup::Absent,
-            }
-        }
-    }
 }
 
 /// Whether the run directory can be used. It is made if it is missing: `run` would do the same.

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::facts::{Cgroup, Facts, Processor};
+use super::facts::{Facts, Processor};
+use crate::backstop::hierarchy::{Offer, Version};
 use crate::kvm::{self, CannotOpen};
 use crate::problem::Problem;
 use crate::rundir::RUN_DIR_VARIABLE;
@@ -200,41 +201,46 @@ fn huge_pages(facts: &Facts) -> Check {
 
 fn cgroup(facts: &Facts) -> Check {
     let name = "cgroup";
-    let fence = "the second fence around processor time; the monitor's own limits do not need it";
-    let (version, cpu, remedy) = match facts.cgroup {
-        Cgroup::Absent => {
-            return check(
-                name,
-                Grade::Warn,
-                format!("no control groups are mounted ({fence})"),
-            )
-            .mended_by("sudo mount -t cgroup2 none /sys/fs/cgroup");
-        }
-        Cgroup::V1 { cpu } => (
-            "v1",
-            cpu,
-            "sudo mkdir -p /sys/fs/cgroup/cpu && sudo mount -t cgroup -o cpu none \
-             /sys/fs/cgroup/cpu",
-        ),
-        Cgroup::V2 { cpu } => (
-            "v2",
-            cpu,
-            "in a container: delegate the cpu controller to it; else boot with \
-             systemd.unified_cgroup_hierarchy=1",
-        ),
-    };
-    match cpu {
-        true => check(
+    let without = "slivers run without a second fence around their processor time; the monitor's \
+                   own limits do not need it";
+    let warn = |what: String| check(name, Grade::Warn, format!("{what}: {without}"));
+    match &facts.cgroup {
+        Offer::Usable(version) => check(
             name,
             Grade::Ok,
-            format!("{version} with the cpu controller"),
+            format!(
+                "{} with the cpu controller: a group for each sliver, with 1.25 times its cap, is a \
+                 second fence around its processor time",
+                told(*version)
+            ),
         ),
-        false => check(
-            name,
-            Grade::Warn,
-            format!("{version} without the cpu controller ({fence})"),
-        )
-        .mended_by(remedy),
+        Offer::Nothing => warn("no control groups are mounted".to_owned())
+            .mended_by("sudo mount -t cgroup2 none /sys/fs/cgroup"),
+        Offer::NoController => warn("no control groups with the cpu controller".to_owned())
+            .mended_by(
+                "in a container: delegate the cpu controller to it; else boot with \
+                 systemd.unified_cgroup_hierarchy=1",
+            ),
+        Offer::Closed(version, place) => warn(format!(
+            "{} with the cpu controller, but {} cannot make groups in {}",
+            told(*version),
+            facts.user,
+            place.display()
+        ))
+        .mended_by(match version {
+            Version::V1 => "run slivers as root, or let an own group in that hierarchy be yours",
+            Version::V2 => {
+                "run slivers as root, or in a scope of their own: systemd-run --user --scope -p \
+                 Delegate=yes slicectl run ..."
+            }
+        }),
+    }
+}
+
+fn told(version: Version) -> &'static str {
+    match version {
+        Version::V1 => "v1",
+        Version::V2 => "v2",
     }
 }
 

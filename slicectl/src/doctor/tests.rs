@@ -1,9 +1,8 @@
 //! Judgements on hosts that are made up, and the parsers of what real ones show.
 
-use std::fs;
-
-use super::facts::{Cgroup, Facts, Limits, Processor, cgroup, chosen, processor};
+use super::facts::{Facts, Limits, Processor, chosen, processor};
 use super::report::{Check, Grade, judge};
+use crate::backstop::hierarchy::{Offer, Version};
 use crate::host::Memory;
 use crate::kvm::{CannotOpen, KvmFacts};
 
@@ -22,7 +21,7 @@ fn good() -> Facts {
             available_kib: 20 << 20,
         }),
         huge_pages: Some("madvise".to_owned()),
-        cgroup: Cgroup::V2 { cpu: true },
+        cgroup: Offer::Usable(Version::V2),
         tun: Ok(()),
         limits: Limits {
             files: Some(1 << 20),
@@ -69,7 +68,7 @@ fn whatever_is_not_fine_says_what_mends_it() {
             available_kib: 1 << 17,
         }),
         huge_pages: Some("never".to_owned()),
-        cgroup: Cgroup::Absent,
+        cgroup: Offer::Nothing,
         tun: Err(libc::ENOENT),
         limits: Limits {
             files: Some(32),
@@ -182,17 +181,19 @@ fn the_chosen_mode_is_the_one_in_brackets() {
 }
 
 #[test]
-fn versions_of_control_groups_are_told_by_their_files() {
-    let dir = tempfile::tempdir().expect("a directory");
-    assert_eq!(cgroup(dir.path()), Cgroup::Absent);
-    fs::create_dir(dir.path().join("memory")).expect("made");
-    fs::write(dir.path().join("memory/cgroup.procs"), "").expect("written");
-    assert_eq!(cgroup(dir.path()), Cgroup::V1 { cpu: false });
-    fs::create_dir(dir.path().join("cpu")).expect("made");
-    fs::write(dir.path().join("cpu/cgroup.procs"), "").expect("written");
-    assert_eq!(cgroup(dir.path()), Cgroup::V1 { cpu: true });
-    fs::write(dir.path().join("cgroup.controllers"), "cpuset cpu io\n").expect("written");
-    assert_eq!(cgroup(dir.path()), Cgroup::V2 { cpu: true });
-    fs::write(dir.path().join("cgroup.controllers"), "memory\n").expect("written");
-    assert_eq!(cgroup(dir.path()), Cgroup::V2 { cpu: false });
+fn control_groups_that_are_missing_or_closed_only_cost_the_second_fence() {
+    for offer in [
+        Offer::Nothing,
+        Offer::NoController,
+        Offer::Closed(Version::V1, "/sys/fs/cgroup/cpu".into()),
+        Offer::Closed(Version::V2, "/sys/fs/cgroup".into()),
+    ] {
+        let check = judged("cgroup", |facts| facts.cgroup = offer.clone());
+        assert_eq!(check.status, Grade::Warn, "{offer:?}");
+        assert!(check.explanation.contains("second fence"), "{check:?}");
+        assert!(check.mend.is_some(), "{check:?}");
+    }
+    let v1 = judged("cgroup", |facts| facts.cgroup = Offer::Usable(Version::V1));
+    assert_eq!(v1.status, Grade::Ok);
+    assert!(v1.explanation.starts_with("v1"), "{v1:?}");
 }

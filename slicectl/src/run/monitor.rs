@@ -143,6 +143,11 @@ impl Monitor {
         Ok(Self { child, pidfd, tie })
     }
 
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Readable when there is a notice, or when the monitor has closed its end.
     pub(super) fn tie(&self) -> BorrowedFd<'_> {
         self.tie.as_fd()

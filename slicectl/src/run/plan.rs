@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vmm::spec::{DEFAULT_LEGACY_MEMORY_MIB, DEFAULT_MEMORY_MIB, SliverSpec};
 
 use crate::cli::RunArgs;
@@ -16,6 +16,7 @@ use crate::gdb;
 use crate::host::Memory;
 use crate::kvm::{CannotOpen, KvmFacts};
 use crate::problem::{Failure, MONITOR, Problem, USAGE};
+use crate::quotas;
 use crate::units::{format_kib, parse_duration, whole_mib};
 
 use super::flags::Devices;
@@ -28,6 +29,8 @@ pub(super) struct Surroundings {
     pub(super) kvm: Result<KvmFacts, CannotOpen>,
     /// The host's memory.
     pub(super) memory: Option<Memory>,
+    /// Processors that this host's slivers can have.
+    pub(super) processors: u32,
     /// The user's name.
     pub(super) user: String,
     /// How to reach the user.
@@ -106,6 +109,8 @@ pub(super) fn check(args: &RunArgs, look: &Look, around: &Surroundings) -> Resul
         fail("--core", why);
     }
 
+    let quotas = quotas::read(&args.cpu, &mut problems);
+
     let image = image(args);
     // What runs on a kernel is more of a name than the kernel.
     let stem = image_stem(args.image.as_deref().unwrap_or(image));
@@ -129,10 +134,17 @@ pub(super) fn check(args: &RunArgs, look: &Look, around: &Surroundings) -> Resul
         document["time_limit_ms"] = json!(limit.as_millis() as u64);
     }
     devices.describe(&mut document);
+    if let (Value::Object(document), Ok(Value::Object(quotas))) =
+        (&mut document, serde_json::to_value(quotas))
+    {
+        document.extend(quotas);
+    }
     match parse(&document, &devices) {
         Ok(spec) => {
             problems.extend(devices.objections(&spec));
             problems.extend(look.too_large(&spec));
+            let beyond = spec.cpu().beyond_vcpus(spec.vcpus(), around.processors);
+            problems.extend(beyond.as_ref().map(quotas::problem));
         }
         Err(mistakes) => problems.extend(mistakes),
     }
@@ -218,7 +230,7 @@ fn parse(document: &serde_json::Value, devices: &Devices) -> Result<SliverSpec, 
                 "vcpus" => "--vcpus".to_owned(),
                 "time_limit_ms" => "--for (ms)".to_owned(),
                 "args" => "arguments of the guest".to_owned(),
-                other => devices.flag_of(other),
+                other => quotas::flag_of(other).unwrap_or_else(|| devices.flag_of(other)),
             };
             Problem::new(flag, &mistake.problem)
         };

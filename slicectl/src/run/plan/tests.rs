@@ -30,6 +30,7 @@ fn around() -> Surroundings {
         contact: "ada@host".to_owned(),
         number: 7,
         terminal: false,
+        processors: 2,
         processor: Processor::Neither,
     }
 }
