@@ -46,6 +46,7 @@ impl Installed {
             ignored_accesses: 0,
             devices: Vec::new(),
             exits: Default::default(),
+            cpu: Default::default(),
         };
         for (name, notice) in [
             ("started", Notice::Started { control }),

@@ -157,6 +157,7 @@ mod tests {
             ignored_accesses: 0,
             devices: Vec::new(),
             exits: Default::default(),
+            cpu: Default::default(),
         }
     }
 

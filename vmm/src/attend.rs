@@ -18,6 +18,7 @@ use crate::exit::Exit;
 use crate::kvm::kick::WaitMask;
 use crate::machine::{EndGuard, Machine, TIMER_SLACK_NS};
 use crate::nanos::Nanos;
+use crate::sched::account::Doing;
 
 /// The longest look for events before a vCPU sleeps: a quick disk answers within it.
 const LONGEST_LOOK: Duration = Duration::from_micros(100);
@@ -89,6 +90,9 @@ impl Machine {
         loop {
             let mut left = false;
             while !work.is_empty() {
+                if !self.pass_gate(Some(index)) {
+                    return work;
+                }
                 let done = self.bus().serve(work, self.vm(), now());
                 left = done.left;
                 work = self.follow_up(done);
@@ -114,7 +118,9 @@ impl Machine {
             };
             match self.attendant.get() {
                 None => {
+                    self.rests();
                     doze.sleep(limit);
+                    self.governor().busy(now());
                     return work;
                 }
                 Some(attendant) => match self.wait_at(attendant, index, window, limit) {
@@ -163,7 +169,10 @@ impl Machine {
         let result = if self.lifecycle.wants_attention() {
             Ok(0)
         } else {
-            attendant.wait(limit, Some(&mask), |event| self.note(event, &mut set))
+            self.rests();
+            let result = attendant.wait(limit, Some(&mask), |event| self.note(event, &mut set));
+            self.governor().busy(now());
+            result
         };
         slot.doze.come_back();
         drop(mask);
@@ -272,6 +281,7 @@ impl Machine {
         let Some(attendant) = self.attendant.get() else {
             return;
         };
+        self.devices_account.adopt(Doing::Device);
         let mut work = DeviceSet::default();
         while self.lifecycle.end_reason().is_none() {
             // A device that always has more must not keep this thread from what comes for others.
@@ -282,8 +292,10 @@ impl Machine {
             if work.is_empty() {
                 continue;
             }
+            self.governor().serving(true, now());
             // While the sliver is paused nothing is served: it is nudged when it goes on.
-            if !self.lifecycle.begin_service() {
+            if !self.pass_gate(None) || !self.lifecycle.begin_service() {
+                self.governor().serving(false, now());
                 work = DeviceSet::default();
                 continue;
             }
@@ -292,6 +304,7 @@ impl Machine {
             if self.lifecycle.end_service() {
                 self.bell.ring();
             }
+            self.governor().serving(false, now());
             if done.left {
                 std::thread::sleep(STAND_BACK);
             }

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use slice_abi::fault::FaultRecord;
 
-use crate::control::proto::{DeviceStatus, ExitCounts};
+use crate::control::proto::{CpuStatus, DeviceStatus, ExitCounts};
 
 /// The kinds of end, and with them the exit codes of `slicectl run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +196,9 @@ pub struct ExitRecord {
     pub timing_us: Timing,
     /// What it used.
     pub cpu_us: CpuTime,
+    /// What it was granted of the processors, and what came of it.
+    #[serde(default)]
+    pub cpu: CpuStatus,
     /// What it held.
     pub memory_kib: MemoryUse,
     /// Guest accesses that were ignored because no device or register is there.
@@ -314,6 +317,7 @@ impl ExitRecord {
             exit,
             timing_us: Timing::default(),
             cpu_us: CpuTime::default(),
+            cpu: CpuStatus::default(),
             memory_kib: MemoryUse::default(),
             ignored_accesses: 0,
             devices: Vec::new(),

@@ -3,6 +3,7 @@
 //! Shared by the vCPU threads and the control thread. vCPU 0 runs on the thread that calls
 //! [`Machine::run`]; the others get a thread each when the guest first wakes them.
 
+mod govern;
 pub(crate) mod legacy;
 pub(crate) mod native;
 
@@ -12,7 +13,7 @@ use std::thread::JoinHandle;
 
 use self::legacy::Legacy;
 use self::native::Native;
-use crate::attend::Look;
+use crate::attend::{Look, now};
 use crate::control::bell::Bell;
 use crate::control::proto::{DeviceStatus, ExitCounts};
 use crate::devices::attendant::Attendant;
@@ -24,7 +25,9 @@ use crate::kvm::tsc::host_tsc;
 use crate::kvm::vcpu::Vcpu;
 use crate::kvm::vm::{KvmError, Vm};
 use crate::lifecycle::{Lifecycle, PausedFor};
-use crate::sched::account::GuestAccount;
+use crate::sched::account::ThreadAccount;
+use crate::sched::governor::Governor;
+use crate::spec::CpuLimits;
 
 /// How late a sleep may end to be coalesced with other timers, in nanoseconds. The default of 50 us
 /// would make every sleep of the guest that much longer.
@@ -39,7 +42,7 @@ pub(crate) struct VcpuSlot {
     pub(crate) dozes: AtomicBool,
     pub(crate) exits: Exits,
     pub(crate) kick: OnceLock<Arc<Kick>>,
-    pub(crate) account: GuestAccount,
+    pub(crate) account: ThreadAccount,
     /// Registers when it left the guest for good.
     pub(crate) last_registers: OnceLock<Registers>,
 }
@@ -68,6 +71,8 @@ pub struct Machine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The one that attends to the devices while no vCPU does.
     pub(crate) devices_thread: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) devices_account: ThreadAccount,
+    governor: Governor,
     entered_tsc: AtomicU64,
     /// Made when a device first waits for something.
     pub(crate) attendant: OnceLock<Attendant>,
@@ -89,12 +94,15 @@ pub(crate) struct Parts {
     pub(crate) bell: Arc<Bell>,
     pub(crate) vcpus: usize,
     pub(crate) start_paused: bool,
+    pub(crate) limits: CpuLimits,
 }
 
 impl Machine {
     /// Puts a machine together.
     pub(crate) fn new(parts: Parts) -> Self {
+        let sleeps_unseen = matches!(parts.kind, Kind::Legacy(_));
         Self {
+            governor: Governor::new(parts.limits, parts.vcpus, sleeps_unseen, now()),
             lifecycle: Lifecycle::new(parts.vcpus, parts.start_paused),
             slots: (0..parts.vcpus).map(|_| VcpuSlot::default()).collect(),
             vm: parts.vm,
@@ -103,6 +111,7 @@ impl Machine {
             bell: parts.bell,
             threads: Mutex::default(),
             devices_thread: Mutex::default(),
+            devices_account: ThreadAccount::default(),
             entered_tsc: AtomicU64::new(0),
             attendant: OnceLock::new(),
         }
@@ -179,10 +188,10 @@ impl Machine {
         self.attendant.get().is_some()
     }
 
-    /// Whether some vCPU runs whose clocks have to be looked after.
+    /// Whether some vCPU runs: its clocks have to be looked after, and its place in the ledger.
     pub(crate) fn is_busy(&self) -> bool {
         let awake = |index: &usize| !self.slots[*index].dozes.load(Ordering::SeqCst);
-        self.native().is_some() && !self.is_still() && self.lifecycle.started().iter().any(awake)
+        !self.is_still() && self.lifecycle.started().iter().any(awake)
     }
 
     /// Gets every vCPU out of the guest and out of its sleep.
@@ -193,11 +202,7 @@ impl Machine {
             }
             slot.doze.wake();
         }
-    }
-
-    /// Nanoseconds that all vCPUs have spent in the guest.
-    pub fn guest_ns(&self) -> u64 {
-        self.slots.iter().map(|slot| slot.account.guest_ns()).sum()
+        self.governor.wake();
     }
 
     /// The guest's memory and where things lie in it.

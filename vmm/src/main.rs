@@ -29,6 +29,7 @@ Usage: slicevmm --spec FILE --run-dir DIR [OPTIONS]
   --run-dir DIR      directory of all slivers; this one gets DIR/NAME with its control socket
   --tie FD           inherited socket of who runs it in the foreground: its end ends the sliver
   --core-fd FD       inherited file for a core, should the sliver fault
+  --ledger FILE      shares the processors with the slivers of this ledger, by their quotas
   --net-fd N=FD      inherited tap of network card N of the spec, if the spec does not name one
   --spawned-at NS    CLOCK_MONOTONIC when the parent began, for the timing in the exit record
   --help, --version
@@ -49,6 +50,7 @@ struct Options {
     core: Option<OwnedFd>,
     taps: BTreeMap<usize, OwnedFd>,
     spawned_at: Option<u64>,
+    ledger: Option<PathBuf>,
 }
 
 enum Command {
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
                             .map(File::from),
                         taps: options.taps,
                     },
+                    ledger: options.ledger,
                 };
                 sliver::run(&spec, resources, watch)
             }
@@ -122,6 +125,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
     let mut parser = lexopt::Parser::from_args(args);
     let (mut spec, mut run_dir, mut tie, mut core, mut spawned_at) = (None, None, None, None, None);
     let mut taps = BTreeMap::new();
+    let mut ledger = None;
     while let Some(arg) = parser.next()? {
         match arg {
             Long("spec") => spec = Some(PathBuf::from(parser.value()?)),
@@ -134,6 +138,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
                     return Err(format!("--net-fd: card {card} is given twice").into());
                 }
             }
+            Long("ledger") => ledger = Some(PathBuf::from(parser.value()?)),
             Long("spawned-at") => spawned_at = Some(parser.value()?.parse()?),
             Long("help") | Short('h') => return Ok(Command::Print(HELP.to_owned())),
             Long("version") => {
@@ -152,6 +157,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, lexopt::Error>
         core,
         taps,
         spawned_at,
+        ledger,
     }))
 }
 

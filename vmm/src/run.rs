@@ -10,9 +10,13 @@ use std::sync::Arc;
 use kvm_ioctls::VcpuExit;
 use rustix::thread::set_current_timer_slack;
 
+use crate::attend::now;
 use crate::exit::{Exit, Fault};
 use crate::kvm::vcpu::Vcpu;
+use crate::lifecycle::Presence;
 use crate::machine::{Kind, Machine, TIMER_SLACK_NS};
+use crate::sched::account::Doing;
+use crate::sched::preempt::Alarm;
 
 /// What a shutdown of the processor means.
 const TRIPLE_FAULT: &str = "triple fault";
@@ -24,20 +28,35 @@ const NO_VECTOR: u8 = 255;
 /// Runs a vCPU on this thread until the sliver ends.
 pub(crate) fn run_vcpu(machine: &Arc<Machine>, mut vcpu: Vcpu) {
     let slot = &machine.slots[vcpu.index()];
-    slot.account.adopt();
+    slot.account.adopt(Doing::Monitor);
+    machine.governor().busy(now());
     let _ = set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
     let kick = Arc::clone(vcpu.kick_handle());
     kick.adopt();
     let _ = slot.kick.set(kick);
-    let presence = match machine.kind() {
-        Kind::Native(native) => native::run(machine, native, &mut vcpu),
-        Kind::Legacy(legacy) => legacy::run(machine, legacy, &mut vcpu),
+    let presence = match Alarm::new(vcpu.kick_handle()) {
+        Ok(alarm) => match machine.kind() {
+            Kind::Native(native) => native::run(machine, native, &mut vcpu, alarm),
+            Kind::Legacy(legacy) => legacy::run(machine, legacy, &mut vcpu, alarm),
+        },
+        Err(error) => {
+            machine.end(Exit::error(format!("cannot make a timer: {error}")));
+            Presence::default()
+        }
     };
+    slot.account.close();
     let registers = presence
         .shown_registers
         .map_or_else(|| vcpu.registers().ok(), Some);
     if let Some(registers) = registers {
         let _ = slot.last_registers.set(registers);
+    }
+}
+
+/// Has the vCPU's alarm go off when the governor wants to look.
+fn set_alarm(machine: &Machine, alarm: &mut Alarm) {
+    if let Err(error) = alarm.set(machine.governor().next_look(), now()) {
+        machine.end(Exit::error(format!("cannot set a timer: {error}")));
     }
 }
 

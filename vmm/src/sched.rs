@@ -2,3 +2,9 @@
 
 pub mod account;
 pub mod budget;
+pub mod fair;
+pub(crate) mod governor;
+pub mod ledger;
+pub mod preempt;
+pub(crate) mod quota;
+pub(crate) mod seat;

@@ -14,16 +14,14 @@ use crate::control::proto::tell_ended;
 use crate::control::server::Server;
 use crate::core;
 use crate::devices::assemble::Outside;
-use crate::exit::{
-    CpuTime, EXIT_RECORD_VERSION, Exit, ExitKind, ExitRecord, MemoryUse, Registers, Timing,
-};
+use crate::exit::{EXIT_RECORD_VERSION, Exit, ExitKind, ExitRecord, MemoryUse, Registers, Timing};
 use crate::machine::Machine;
 use crate::resident;
 use crate::say::say;
-use crate::sched::account::process_ns;
+use crate::sched::seat::Seat;
 use crate::signals::Signals;
 use crate::spec::SliverSpec;
-use crate::start::{Milestones, StartError, start};
+use crate::start::{Milestones, Place, StartError, start};
 use crate::stopwatch::Stopwatch;
 
 /// What a monitor is given besides the spec.
@@ -37,6 +35,8 @@ pub struct Resources {
     pub core: Option<File>,
     /// What its devices are connected to.
     pub outside: Outside,
+    /// The ledger of this node's slivers, if they share one.
+    pub ledger: Option<PathBuf>,
 }
 
 /// Runs a sliver to its end.
@@ -46,6 +46,7 @@ pub fn run(spec: &SliverSpec, resources: Resources, watch: Stopwatch) -> ExitRec
         tie,
         core,
         outside,
+        ledger,
     } = resources;
     let tied = tie.is_some();
     let signals = match Signals::take_over(tied) {
@@ -58,15 +59,20 @@ pub fn run(spec: &SliverSpec, resources: Resources, watch: Stopwatch) -> ExitRec
         }
     };
     let endings = Endings::new(signals, tie, spec.time_limit(), watch.started());
-    let (record, endings) = match start(spec, &run_dir, &endings, outside, watch) {
+    let place = Place {
+        run_dir: &run_dir,
+        ledger: ledger.as_deref(),
+    };
+    let (record, endings) = match start(spec, &place, &endings, outside, watch) {
         Ok(started) => {
             let (machine, vcpu0) = (started.machine, started.vcpu0);
+            let seat = ledger.map(|path| Seat::new(path, spec.name()));
             let server = Server::new(
                 Arc::clone(&machine),
                 spec.clone(),
                 watch.started(),
-                started.endpoint,
-                endings,
+                (started.endpoint, endings),
+                seat,
             );
             let (endpoint, endings) = server.serve();
             let milestones = vcpu0.join().unwrap_or_default();
@@ -114,7 +120,6 @@ fn make_record(
         let _ = file.set_len(0);
     }
     let memory = resident::usage(machine.vm().ram().host_range());
-    let guest_us = machine.guest_ns() / 1000;
     let first_instruction = match machine.first_instruction_tsc() {
         0 => 0,
         tsc => watch.us_at(tsc, milestones.tsc_khz),
@@ -135,11 +140,8 @@ fn make_record(
             guest_touched: memory.guest_kib,
             monitor_pss: memory.own_kib,
         },
-        cpu_us: CpuTime {
-            guest: guest_us,
-            monitor: (process_ns() / 1000).saturating_sub(guest_us),
-            ..CpuTime::default()
-        },
+        cpu_us: machine.cpu_time(),
+        cpu: machine.cpu_status(),
         ignored_accesses: machine.ignored(),
         devices: machine.device_status(),
         exits: machine.exit_counts(),

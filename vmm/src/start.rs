@@ -31,6 +31,10 @@ use crate::kvm::vcpu::Vcpu;
 use crate::kvm::vm::{self, KvmError};
 use crate::machine::{EndGuard, Machine};
 use crate::say::shown_path;
+use crate::sched::fair::Claim;
+use crate::sched::governor::processors;
+use crate::sched::ledger::{Ledger, LedgerError};
+use crate::sched::seat;
 use crate::spec::{KernelSpec, SliverSpec};
 use crate::stopwatch::Stopwatch;
 
@@ -63,6 +67,8 @@ pub enum StartError {
     Device(#[from] AssembleError),
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error("cannot {what}: {source}")]
     System {
         what: &'static str,
@@ -94,16 +100,18 @@ pub(crate) struct Milestones {
 /// Starts a sliver, or says how it ended before it began.
 pub(crate) fn start(
     spec: &SliverSpec,
-    run_dir: &Path,
+    place: &Place<'_>,
     endings: &Endings,
     outside: Outside,
     watch: Stopwatch,
 ) -> Result<Started, Exit> {
     let (vcpu0, birth) = begin(spec, outside, watch).map_err(failed)?;
-    let endpoint = Endpoint::open(run_dir, spec.name());
-    if endpoint.is_ok() {
-        let _ = birth.go.send(());
-    } else {
+    let endpoint = place.open(spec);
+    let endpoint = endpoint.map(|(endpoint, ledger)| {
+        let _ = birth.go.send(ledger);
+        endpoint
+    });
+    if endpoint.is_err() {
         birth.cancel.store(true, Ordering::Relaxed);
     }
     let machine = birth.wait(endings);
@@ -123,10 +131,38 @@ pub(crate) fn start(
             endpoint.remove();
             exit
         }
-        (_, Err(error)) => failed(error.into()),
+        (_, Err(error)) => failed(error),
     };
     let _ = vcpu0.join();
     Err(exit)
+}
+
+/// Where a sliver belongs on its node.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    /// Directory of all slivers.
+    pub(crate) run_dir: &'a Path,
+    /// Their ledger, if they share one.
+    pub(crate) ledger: Option<&'a Path>,
+}
+
+impl Place<'_> {
+    /// Takes the sliver's place. A reserve that the node cannot honour ends it here; a ledger that
+    /// cannot be had does not.
+    fn open(&self, spec: &SliverSpec) -> Result<(Endpoint, Option<Ledger>), StartError> {
+        let endpoint = Endpoint::open(self.run_dir, spec.name())?;
+        let joined = self.ledger.map(|path| {
+            let claim = Claim::of(spec.cpu(), spec.vcpus(), processors());
+            seat::join(path, spec.name(), claim)
+        });
+        match joined.transpose() {
+            Ok(ledger) => Ok((endpoint, ledger.flatten())),
+            Err(error) => {
+                endpoint.remove();
+                Err(error.into())
+            }
+        }
+    }
 }
 
 fn failed(error: StartError) -> Exit {
@@ -137,7 +173,7 @@ fn failed(error: StartError) -> Exit {
 struct Birth {
     made: Receiver<Result<Arc<Machine>, StartError>>,
     bell: Arc<Bell>,
-    go: Sender<()>,
+    go: Sender<Option<Ledger>>,
     cancel: Arc<AtomicBool>,
 }
 
@@ -235,7 +271,7 @@ fn run_vcpu0(
     guest: Guest,
     plan: Plan,
     to_main: &Sender<Result<Arc<Machine>, StartError>>,
-    go: &Receiver<()>,
+    go: &Receiver<Option<Ledger>>,
 ) -> Milestones {
     let mut milestones = Milestones::default();
     let bell = Arc::clone(&plan.bell);
@@ -250,8 +286,9 @@ fn run_vcpu0(
     let _ = to_main.send(told);
     bell.ring();
     if let Some((machine, vcpu)) = mine
-        && go.recv().is_ok()
+        && let Ok(ledger) = go.recv()
     {
+        machine.governor().join(ledger);
         let _guard = EndGuard::new(&machine);
         machine.run(vcpu);
     }

@@ -17,18 +17,17 @@ use super::connection::{Client, parse};
 use super::endings::{Endings, timespec};
 use super::endpoint::Endpoint;
 use super::proto::{
-    Answer, CpuStatus, Notice, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status,
-    write_frame,
+    Answer, Notice, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status, write_frame,
 };
 use crate::devices::virtio::backend::Order;
-use crate::exit::{CpuTime, Exit};
+use crate::exit::Exit;
 use crate::lifecycle::PausedFor;
 use crate::machine::Machine;
 use crate::machine::native::FOLLOW_EVERY;
 use crate::memory_access;
 use crate::resident;
 use crate::say::shown;
-use crate::sched::account::process_ns;
+use crate::sched::seat::Seat;
 use crate::spec::SliverSpec;
 
 /// Clients served at the same time. One more takes the place of the one that has been silent for
@@ -59,6 +58,7 @@ pub(crate) struct Server {
     next_client: u64,
     settled: bool,
     accept_from: Instant,
+    seat: Option<Seat>,
 }
 
 /// A request that is answered later.
@@ -81,10 +81,11 @@ impl Server {
         machine: Arc<Machine>,
         spec: SliverSpec,
         started: Instant,
-        endpoint: Endpoint,
-        endings: Endings,
+        (endpoint, endings): (Endpoint, Endings),
+        seat: Option<Seat>,
     ) -> Self {
         Self {
+            seat,
             machine,
             spec,
             started,
@@ -126,6 +127,9 @@ impl Server {
         ];
         let ready = self.wait(timeouts.into_iter().flatten().min())?;
         self.machine.follow_host_time();
+        if let Some(seat) = &mut self.seat {
+            seat.keep(self.machine.governor());
+        }
         if !self.settled && now.elapsed() >= SETTLE_AFTER {
             self.settled = true;
             resident::shed_startup_code();
@@ -142,14 +146,15 @@ impl Server {
         if ready.listener {
             self.accept();
         }
-        // Sending answers makes room for more questions that have already come.
+        // Sending answers makes room for more questions, which may have come already: nothing would
+        // tell of them again.
+        self.send_answers();
         while self.clients.iter().any(Client::has_frame) {
             for index in 0..self.clients.len() {
                 self.serve_client(index);
             }
             self.send_answers();
         }
-        self.send_answers();
         self.drop_gone();
         Ok(())
     }
@@ -409,7 +414,6 @@ impl Server {
     }
 
     fn status(&self) -> Status {
-        let guest = self.machine.guest_ns();
         Status {
             name: self.spec.name().to_owned(),
             slice: self.spec.slice().to_owned(),
@@ -422,12 +426,8 @@ impl Server {
             uptime_ms: self.started.elapsed().as_millis() as u64,
             memory_kib: self.spec.memory_bytes() >> 10,
             vcpus: self.spec.vcpus(),
-            cpu_us: CpuTime {
-                guest: guest / 1000,
-                monitor: process_ns().saturating_sub(guest) / 1000,
-                ..CpuTime::default()
-            },
-            cpu: CpuStatus::default(),
+            cpu_us: self.machine.cpu_time(),
+            cpu: self.machine.cpu_status(),
             devices: self.machine.device_status(),
             exits: self.machine.exit_counts(),
         }

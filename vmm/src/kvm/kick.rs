@@ -3,7 +3,8 @@
 //! A kick sets `immediate_exit` in the page that the vCPU shares with the kernel, which looks at it
 //! on the way into the guest, and then sends a signal, which ends the stay of one already inside.
 //! The one without the other could be lost. What the vCPU is wanted for is written elsewhere,
-//! before the kick; its thread looks there after each [`Kick::clear`].
+//! before the kick; its thread looks there after each [`Kick::clear`]. An [`Alarm`](crate::sched::preempt::Alarm)
+//! does both at a moment of its own: the signal's handler sets `immediate_exit` then.
 #![allow(unsafe_code, reason = "maps the vCPU's page and signals its thread")]
 
 use std::io;
@@ -66,8 +67,8 @@ impl Kick {
         self.raise();
         let thread = self.thread.load(Ordering::SeqCst);
         if thread != 0 {
-            // SAFETY: sends a signal whose handler does nothing to a thread of this process. If
-            // the thread is gone, there is nobody to kick; if another has its number, it gets a
+            // SAFETY: sends a signal whose handler does nothing for it to a thread of this process.
+            // If the thread is gone, there is nobody to kick; if another has its number, it gets a
             // signal that does nothing.
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, kick_signal()) };
         }
@@ -85,7 +86,8 @@ impl Kick {
         fence(Ordering::SeqCst);
     }
 
-    fn immediate_exit(&self) -> &AtomicU8 {
+    /// What the kernel looks at on the way into the guest.
+    pub(crate) fn immediate_exit(&self) -> &AtomicU8 {
         const OFFSET: usize = std::mem::offset_of!(kvm_run, immediate_exit);
         // SAFETY: the byte lies in the page, which is mapped for as long as `self` lives. This
         // program accesses it only here; the kernel reads it whenever it likes.
@@ -101,7 +103,7 @@ impl Drop for Kick {
 }
 
 /// The signal of a kick.
-fn kick_signal() -> libc::c_int {
+pub(crate) fn kick_signal() -> libc::c_int {
     libc::SIGRTMIN()
 }
 
@@ -149,14 +151,28 @@ impl Drop for WaitMask {
     }
 }
 
-/// Installs the handler of the kick's signal, which does nothing: that a signal came is enough.
-/// System calls it interrupts are not restarted. Whoever started this process may have blocked the
-/// signal, and masks are inherited: it is let through, here and in threads started later.
+/// Installs the handler of the kick's signal. That a signal came is enough for a kick; of an alarm
+/// it does the rest, see [`kick`](self). System calls it interrupts are not restarted. Whoever
+/// started this process may have blocked the signal, and masks are inherited: it is let through,
+/// here and in threads started later.
 pub fn install_kick_handler() -> io::Result<()> {
-    extern "C" fn nothing(_: libc::c_int) {}
+    extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: the kernel gives a handler installed with SA_SIGINFO a valid description. Only
+        // timers of this process send this signal with SI_TIMER, and their value is the address of
+        // a vCPU's `immediate_exit`, mapped for as long as the timer's signal can come (see
+        // `Alarm`). The store is atomic: nothing else is done here.
+        unsafe {
+            if (*info).si_code == libc::SI_TIMER {
+                let at = (*info).si_value().sival_ptr.cast::<u8>();
+                AtomicU8::from_ptr(at).store(1, Ordering::SeqCst);
+            }
+        }
+    }
+    type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
     // SAFETY: an all-zero sigaction is a valid one: default flags (no restart), empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+    action.sa_sigaction = handle as Handler as usize;
+    action.sa_flags = libc::SA_SIGINFO;
     // SAFETY: the action is initialised and its handler is safe at any moment; the set is
     // initialised before it is used; nothing but the disposition and this thread's mask changes.
     let results = unsafe {

@@ -9,6 +9,7 @@ use slice_abi::device::DeviceState;
 use slice_abi::fault::FaultRecord;
 use slice_abi::info::MAX_DEVICES;
 use slice_abi::layout::PAGE_SIZE;
+use slice_abi::quota::QuotaPage;
 
 use super::mapping::{MapError, Mapping};
 
@@ -88,6 +89,19 @@ impl SystemArea {
                 .start
                 .as_ptr()
                 .add(offset::CLOCK as usize)
+                .cast()
+        }
+    }
+
+    /// The quota page.
+    pub fn quota(&self) -> &QuotaPage {
+        // SAFETY: as for the clock record: inside the mapping, aligned to a page, zeroed, atomics.
+        unsafe {
+            &*self
+                .mapping
+                .start
+                .as_ptr()
+                .add(offset::QUOTA as usize)
                 .cast()
         }
     }

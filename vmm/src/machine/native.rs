@@ -25,6 +25,8 @@ use crate::kvm::tsc::host_tsc;
 use crate::kvm::vcpu::Vcpu;
 use crate::kvm::vm::{KvmError, Vm};
 use crate::nanos::Nanos;
+use crate::sched::governor::Granted;
+use crate::sched::quota;
 
 /// The guest's clocks are brought up to date this often while it runs.
 pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(1);
@@ -181,6 +183,14 @@ impl Native {
             self.follow_at
                 .store(host_tsc() + self.follow_ticks, Ordering::Relaxed);
         }
+    }
+
+    /// Writes the quota page.
+    pub(super) fn tell_quota(&self, granted: &Granted) {
+        let clock = self.clock();
+        let now = Nanos(clock.monotonic_ns(host_tsc()));
+        // Holding the clock keeps other writers away.
+        quota::write(self.system.quota(), granted, now);
     }
 
     fn clock(&self) -> MutexGuard<'_, SliverClock> {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use kvm_ioctls::VcpuExit;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{NOT_EMULATED, TRIPLE_FAULT, broken, failed_run, unexpected};
+use super::{NOT_EMULATED, TRIPLE_FAULT, broken, failed_run, set_alarm, unexpected};
 use crate::attend::now;
 use crate::devices::bus::Done;
 use crate::devices::ports::power::PowerEvent;
@@ -16,6 +16,8 @@ use crate::kvm::vcpu::Vcpu;
 use crate::lifecycle::{Presence, Verdict};
 use crate::machine::Machine;
 use crate::machine::legacy::Legacy;
+use crate::sched::account::Doing;
+use crate::sched::preempt::Alarm;
 
 /// What an exit comes to, once KVM's view of it is given back.
 enum Next {
@@ -27,19 +29,26 @@ enum Next {
 }
 
 /// Runs a vCPU on this thread until the sliver ends.
-pub(super) fn run(machine: &Arc<Machine>, legacy: &Arc<Legacy>, vcpu: &mut Vcpu) -> Presence {
+pub(super) fn run(
+    machine: &Arc<Machine>,
+    legacy: &Arc<Legacy>,
+    vcpu: &mut Vcpu,
+    mut alarm: Alarm,
+) -> Presence {
     let kick = Arc::clone(vcpu.kick_handle());
     let mut presence = Presence::default();
     loop {
         kick.clear();
-        let parked = || machine.bell.ring();
-        let verdict = machine.lifecycle.checkpoint(vcpu, &mut presence, &parked);
-        if verdict == Verdict::End {
+        if machine.checkpoint(vcpu, &mut presence) == Verdict::End {
             return presence;
         }
         if std::mem::take(&mut presence.parked) {
             vcpu.tell_of_pause();
         }
+        if !machine.pass_gate(Some(vcpu.index())) {
+            continue;
+        }
+        set_alarm(machine, &mut alarm);
         match enter(machine, legacy, vcpu) {
             Next::Enter => {}
             Next::Served(done) => {
@@ -59,9 +68,9 @@ fn enter(machine: &Arc<Machine>, legacy: &Arc<Legacy>, vcpu: &mut Vcpu) -> Next 
     let index = vcpu.index();
     let slot = &machine.slots[index];
     machine.note_entry();
-    slot.account.enter();
+    slot.account.switch(Doing::Guest);
     let result = vcpu.run();
-    slot.account.leave();
+    slot.account.switch(Doing::Monitor);
     let exit = match result {
         Ok(exit) => exit,
         Err(error) => return failed_run(&error).map_or(Next::Enter, Next::Error),
@@ -72,6 +81,9 @@ fn enter(machine: &Arc<Machine>, legacy: &Arc<Legacy>, vcpu: &mut Vcpu) -> Next 
         _ => &slot.exits.other,
     };
     counter.fetch_add(1, Ordering::Relaxed);
+    if !std::ptr::eq(counter, &slot.exits.other) {
+        slot.account.was_device();
+    }
     match exit {
         VcpuExit::IoOut(port, data) => legacy
             .write_port(machine, index, port, data)

@@ -8,7 +8,7 @@ use slice_abi::control::{EXIT, EXIT_STATUS_MASK, IDLE};
 use slice_abi::info::access;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{NOT_EMULATED, TRIPLE_FAULT, broken, failed_run, unexpected};
+use super::{NOT_EMULATED, TRIPLE_FAULT, broken, failed_run, set_alarm, unexpected};
 use crate::attend::{TURNS, now};
 use crate::boot::slice::layout::low;
 use crate::boot::slice::platform::exception_name;
@@ -18,7 +18,9 @@ use crate::exit::{Exit, Fault, Registers};
 use crate::kvm::vcpu::Vcpu;
 use crate::lifecycle::{Presence, Verdict};
 use crate::machine::native::{Native, control_register};
-use crate::machine::{Exits, Machine};
+use crate::machine::{Machine, VcpuSlot};
+use crate::sched::account::Doing;
+use crate::sched::preempt::Alarm;
 
 /// Exception number of a debug exception.
 const DEBUG_EXCEPTION: u32 = 1;
@@ -45,7 +47,12 @@ enum Next {
 }
 
 /// Runs a vCPU on this thread until the sliver ends.
-pub(super) fn run(machine: &Arc<Machine>, native: &Arc<Native>, vcpu: &mut Vcpu) -> Presence {
+pub(super) fn run(
+    machine: &Arc<Machine>,
+    native: &Arc<Native>,
+    vcpu: &mut Vcpu,
+    mut alarm: Alarm,
+) -> Presence {
     let index = vcpu.index();
     let kick = Arc::clone(vcpu.kick_handle());
     let mut presence = Presence::default();
@@ -53,9 +60,7 @@ pub(super) fn run(machine: &Arc<Machine>, native: &Arc<Native>, vcpu: &mut Vcpu)
     let mut turns = 0;
     loop {
         kick.clear();
-        let parked = || machine.bell.ring();
-        let verdict = machine.lifecycle.checkpoint(vcpu, &mut presence, &parked);
-        if verdict == Verdict::End {
+        if machine.checkpoint(vcpu, &mut presence) == Verdict::End {
             break;
         }
         if presence.shown_registers.is_some() {
@@ -63,8 +68,12 @@ pub(super) fn run(machine: &Arc<Machine>, native: &Arc<Native>, vcpu: &mut Vcpu)
             machine.end(fault(machine, native, index));
             continue;
         }
+        if !presence.stepping && !machine.pass_gate(Some(index)) {
+            continue;
+        }
         let next = if unfinished.is_empty() {
             turns = 0;
+            set_alarm(machine, &mut alarm);
             enter(machine, vcpu)
         } else if turns >= TURNS && !presence.stepping {
             machine.hand_over();
@@ -94,17 +103,18 @@ fn enter(machine: &Arc<Machine>, vcpu: &mut Vcpu) -> Next {
     let index = vcpu.index();
     let account = &machine.slots[index].account;
     machine.note_entry();
-    account.enter();
+    account.switch(Doing::Guest);
     let result = vcpu.run();
-    account.leave();
+    account.switch(Doing::Monitor);
     match result {
-        Ok(exit) => serve(machine, &machine.slots[index].exits, exit),
+        Ok(exit) => serve(machine, &machine.slots[index], exit),
         Err(error) => failed_run(&error).map_or(Next::Enter, Next::Error),
     }
 }
 
 /// Does what needs KVM's view of the exit, and says what is left to do.
-fn serve(machine: &Machine, exits: &Exits, exit: VcpuExit<'_>) -> Next {
+fn serve(machine: &Machine, slot: &VcpuSlot, exit: VcpuExit<'_>) -> Next {
+    let exits = &slot.exits;
     let counter = match &exit {
         VcpuExit::MmioWrite(address, _) if control_register(*address) == Some(IDLE) => &exits.idle,
         VcpuExit::MmioWrite(address, _) if control_register(*address).is_none() => {
@@ -114,6 +124,9 @@ fn serve(machine: &Machine, exits: &Exits, exit: VcpuExit<'_>) -> Next {
         _ => &exits.other,
     };
     counter.fetch_add(1, Ordering::Relaxed);
+    if !std::ptr::eq(counter, &exits.other) {
+        slot.account.was_device();
+    }
     match exit {
         VcpuExit::MmioWrite(address, data) => match control_register(address) {
             Some(register) => match <[u8; 8]>::try_from(data).map(u64::from_le_bytes) {

@@ -124,6 +124,7 @@ pub(super) fn make(
         bell,
         vcpus: spec.vcpus(),
         start_paused: spec.start_paused(),
+        limits: *spec.cpu(),
     });
     milestones.load = watch.elapsed_us();
     Ok((machine, first))
