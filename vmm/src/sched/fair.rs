@@ -1,54 +1,384 @@
-//! Being written by another; what the governor needs of it.
-#![allow(missing_docs)]
+//! Which of the slivers of a node run when not all can: start-time fair queueing (Goyal 1996) on
+//! several processors, at the rates of [`rates()`].
+//!
+//! Each sliver has a virtual time, which grows by its service divided by its rate; those with the
+//! least run. Nobody is in charge: each sliver looks at the others' last published state and
+//! decides for itself to run or to step back, and wakes whoever's turn it is. States that are a
+//! little old only cost order, not shares: service is charged in full whenever it was used.
+
+mod rates;
+#[cfg(test)]
+mod tests;
+
 use crate::nanos::Nanos;
 use crate::spec::MilliCpu;
-#[derive(Debug, Clone, Copy)]
-pub struct Claim {
-    pub share: u32,
-    pub reserve: MilliCpu,
-    pub ceiling: MilliCpu,
-}
-#[derive(Debug, Clone, Copy)]
+
+pub use rates::{Claim, rates};
+
+/// What another sliver of the node has published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rival {
+    /// Its number in the ledger.
     pub slot: usize,
+    /// What it may ask.
     pub claim: Claim,
+    /// Processors that it wants now; 0 if it is idle or throttled.
     pub demand: u32,
+    /// Whether it has stepped back.
     pub waiting: bool,
+    /// Its virtual time.
     pub vtime: u64,
 }
-#[derive(Debug, Clone, Copy)]
+
+/// The sliver that looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Own {
+    /// Its number in the ledger.
     pub slot: usize,
+    /// What it may ask.
     pub claim: Claim,
+    /// Processors that it wants now; 0 if it goes idle or is throttled.
     pub demand: u32,
 }
-#[derive(Debug, Clone, Copy)]
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    Run { look_at: Nanos },
-    StepBack { look_at: Nanos },
+    /// Run, and look again at that moment at the latest.
+    Run {
+        /// The moment.
+        look_at: Nanos,
+    },
+    /// Wait until woken, and look again at that moment at the latest.
+    StepBack {
+        /// The moment.
+        look_at: Nanos,
+    },
 }
-#[derive(Debug, Clone, Copy)]
+
+/// The answer to a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
+    /// What to do.
     pub turn: Turn,
+    /// The rival, by its slot, that has stepped back and may run now: to be woken once this
+    /// sliver's own state has been published.
     pub wake: Option<usize>,
+    /// Whether more processors are wanted than there are.
     pub contended: bool,
 }
+
+/// Service after which whoever is ahead steps back, for each processor it wants.
+const QUANTUM: Nanos = Nanos::from_millis(10);
+/// How much of a quantum is not worth another look.
+const SCRAP: Nanos = Nanos::from_micros(500);
+/// When to look again if there is enough for all.
+const CALM: Nanos = Nanos::from_millis(50);
+/// The longest wait without a look; what is older than 500 ms counts for nothing in the ledger.
+const LONGEST_WAIT: Nanos = Nanos::from_millis(200);
+/// How long processors may be free before somebody takes them whose turn it is not.
+const PATIENCE: Nanos = Nanos::from_millis(1);
+/// Service, in quanta, that can be owed to a sliver, and that a sliver can owe.
+const MOST_CREDIT: f64 = 3.0;
+const MOST_DEBT: f64 = 100.0;
+/// Nobody's virtual time passes faster than this makes it, in processors.
+const LEAST_RATE: f64 = 1e-9;
+/// Nobody is further ahead of the clock than this, in its virtual time: a day.
+const HORIZON: Nanos = Nanos::from_millis(86_400_000);
+
+/// A sliver's part in the fairness of its node.
 #[derive(Debug)]
-pub struct Fair;
+pub struct Fair {
+    vtime: u64,
+    /// Rate at the last look.
+    rate: f64,
+    consumed: Nanos,
+    state: State,
+    /// Kept for their memory: claims of all who want to run, this sliver's first, and their rates.
+    claims: Vec<Claim>,
+    rates: Vec<f64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Idle,
+    /// It runs; the quantum began when so much had been consumed.
+    Running {
+        quantum_from: Nanos,
+    },
+    /// It has stepped back.
+    Waiting {
+        /// Since when it is its turn, if it is.
+        due: Option<Nanos>,
+        /// Since when processors have been free, if they are.
+        free: Option<Nanos>,
+    },
+}
+
+/// What a look shows of those rivals who want to run.
+#[derive(Debug, Clone, Copy)]
+struct Scene {
+    /// Their least virtual time.
+    least: Option<u64>,
+    /// Sum of their rates, and of their virtual times by their rates.
+    rates: f64,
+    weighted: f64,
+    /// Processors wanted by those who have not stepped back.
+    active: u64,
+    /// Processors wanted by all of them.
+    wanted: u64,
+    /// The first of those who have stepped back.
+    next: Option<(u64, usize)>,
+}
+
 impl Fair {
-    pub fn new(_: Nanos) -> Self {
-        Self
-    }
-    pub fn vtime(&self) -> u64 {
-        0
-    }
-    pub fn look(&mut self, now: Nanos, _: Nanos, _: &Own, _: &[Rival], _: u32) -> Decision {
-        Decision {
-            turn: Turn::Run {
-                look_at: now + Nanos::from_millis(50),
-            },
-            wake: None,
-            contended: false,
+    /// For a sliver that does not run yet and has consumed so much.
+    pub fn new(consumed: Nanos) -> Self {
+        Self {
+            vtime: 0,
+            rate: 1.0,
+            consumed,
+            state: State::Idle,
+            claims: Vec::new(),
+            rates: Vec::new(),
         }
     }
+
+    /// The virtual time, to be published.
+    pub fn vtime(&self) -> u64 {
+        self.vtime
+    }
+
+    /// Charges what was consumed since the last look and decides who runs.
+    ///
+    /// To be called when the sliver begins to want processors, when it no longer does (with no
+    /// demand), when it is woken, and at the moment that the last look told.
+    pub fn look(
+        &mut self,
+        now: Nanos,
+        consumed: Nanos,
+        own: &Own,
+        rivals: &[Rival],
+        processors: u32,
+    ) -> Decision {
+        let service = consumed - self.consumed;
+        self.consumed = self.consumed.max(consumed);
+        let rate = self.refresh_rates(own, rivals, processors);
+        if own.demand == 0 {
+            self.charge(service, self.rate);
+            self.state = State::Idle;
+            let scene = self.survey(now, rivals);
+            return Decision {
+                turn: Turn::Run {
+                    look_at: Nanos::NEVER,
+                },
+                wake: scene.wake(0, processors),
+                contended: scene.wanted > u64::from(processors),
+            };
+        }
+        // Who wants to run may have changed at any moment since the last look.
+        self.charge(service, (self.rate + rate) / 2.0);
+        let scene = self.survey(now, rivals);
+        let contended = scene.wanted + u64::from(own.demand) > u64::from(processors);
+        self.place(now, rate, own.demand, contended, &scene);
+        let joins = matches!(self.state, State::Idle);
+        let ahead = self.ahead(now, own.slot, rivals, joins);
+        let turn = self.decide(now, own.demand, ahead, &scene, processors);
+        let taken = match turn {
+            Turn::Run { .. } => own.demand,
+            Turn::StepBack { .. } => 0,
+        };
+        let turn = match turn {
+            Turn::Run { .. } if !contended => Turn::Run {
+                look_at: now + CALM,
+            },
+            turn => turn,
+        };
+        Decision {
+            turn,
+            wake: scene.wake(taken, processors),
+            contended,
+        }
+    }
+
+    /// Rates of all who want to run; returns the sliver's own.
+    fn refresh_rates(&mut self, own: &Own, rivals: &[Rival], processors: u32) -> f64 {
+        self.claims.clear();
+        self.claims.push(wanted(own.claim, own.demand));
+        let demanding = rivals.iter().filter(|rival| rival.demand > 0);
+        self.claims
+            .extend(demanding.map(|rival| wanted(rival.claim, rival.demand)));
+        rates(&self.claims, processors, &mut self.rates);
+        self.rates[0].max(LEAST_RATE)
+    }
+
+    fn charge(&mut self, service: Nanos, rate: f64) {
+        self.vtime = self.vtime.saturating_add((service.0 as f64 / rate) as u64);
+    }
+
+    fn survey(&self, now: Nanos, rivals: &[Rival]) -> Scene {
+        let mut scene = Scene {
+            least: None,
+            rates: 0.0,
+            weighted: 0.0,
+            active: 0,
+            wanted: 0,
+            next: None,
+        };
+        let demanding = rivals.iter().filter(|rival| rival.demand > 0);
+        for (rival, rate) in demanding.zip(&self.rates[1..]) {
+            let vtime = believable(rival.vtime, now);
+            scene.least = Some(scene.least.map_or(vtime, |least| least.min(vtime)));
+            scene.rates += rate;
+            scene.weighted += vtime as f64 * rate;
+            scene.wanted += u64::from(rival.demand);
+            if rival.waiting {
+                let place = (vtime, rival.slot);
+                scene.next = Some(scene.next.map_or(place, |next| next.min(place)));
+            } else {
+                scene.active += u64::from(rival.demand);
+            }
+        }
+        scene
+    }
+
+    /// Moves the virtual time to where it is comparable with the others'.
+    fn place(&mut self, now: Nanos, rate: f64, demand: u32, contended: bool, scene: &Scene) {
+        let joins = matches!(self.state, State::Idle);
+        let least = match scene.least {
+            // Alone: virtual times pass like the clock when all have what they are due, so that
+            // this is where whoever comes next will be compared.
+            None if joins => {
+                self.vtime = now.0;
+                now.0
+            }
+            None => self.vtime,
+            // Who has slept begins with those who have had least: no credit, and no penalty.
+            Some(least) if joins => {
+                self.vtime = self.vtime.max(least);
+                least
+            }
+            Some(least) => least.min(self.vtime),
+        };
+        // What it is ahead, it is ahead in service: at another rate that is another virtual time.
+        let ahead = (self.vtime - least) as f64 * self.rate / rate;
+        let quantum = QUANTUM.0 as f64 * f64::from(demand) / rate;
+        let vtime = least as f64 + ahead;
+        let mean = (scene.weighted + vtime * rate) / (scene.rates + rate);
+        let vtime = vtime
+            .max(mean - MOST_CREDIT * quantum)
+            .min(mean + MOST_DEBT * quantum);
+        self.vtime = believable(vtime as u64, now);
+        if !contended {
+            // Nobody is owed anything.
+            self.vtime = self.vtime.min(now.0);
+        }
+        self.rate = rate;
+    }
+
+    /// Processors wanted by rivals whose turn it is before this sliver's. Of several with the same
+    /// virtual time the one with the least slot is first, but nobody is before one who joins.
+    fn ahead(&self, now: Nanos, slot: usize, rivals: &[Rival], joins: bool) -> u64 {
+        rivals
+            .iter()
+            .filter(|rival| {
+                let vtime = believable(rival.vtime, now);
+                vtime < self.vtime || (vtime == self.vtime && rival.slot < slot && !joins)
+            })
+            .map(|rival| u64::from(rival.demand))
+            .sum()
+    }
+
+    fn decide(
+        &mut self,
+        now: Nanos,
+        demand: u32,
+        ahead: u64,
+        scene: &Scene,
+        processors: u32,
+    ) -> Turn {
+        let processors = u64::from(processors);
+        let quantum = Nanos(QUANTUM.0 * u64::from(demand));
+        let outranked = ahead >= processors;
+        let (mut due, mut free) = (None, None);
+        match self.state {
+            State::Running { quantum_from } => {
+                let used = self.consumed - quantum_from;
+                if used + SCRAP < quantum {
+                    return run(now, quantum - used, demand);
+                }
+                if !outranked {
+                    return self.begin_quantum(now, demand);
+                }
+            }
+            State::Idle => {
+                if !outranked {
+                    return self.begin_quantum(now, demand);
+                }
+            }
+            State::Waiting {
+                due: due_before,
+                free: free_before,
+            } => {
+                let room = scene.active < processors;
+                free = room.then(|| free_before.unwrap_or(now));
+                due = (!outranked).then(|| due_before.unwrap_or(now));
+                let has_waited =
+                    |since: Option<Nanos>, span| since.is_some_and(|since| now - since >= span);
+                if (room && !outranked)
+                    || has_waited(free, PATIENCE)
+                    || has_waited(due, QUANTUM + QUANTUM)
+                {
+                    return self.begin_quantum(now, demand);
+                }
+            }
+        }
+        self.state = State::Waiting { due, free };
+        let span = if free.is_some() {
+            PATIENCE
+        } else {
+            let turns = 1 + (ahead + 1).saturating_sub(processors) / processors;
+            Nanos(QUANTUM.0.saturating_mul(turns)).min(LONGEST_WAIT)
+        };
+        Turn::StepBack {
+            look_at: now + span,
+        }
+    }
+
+    fn begin_quantum(&mut self, now: Nanos, demand: u32) -> Turn {
+        self.state = State::Running {
+            quantum_from: self.consumed,
+        };
+        run(now, Nanos(QUANTUM.0 * u64::from(demand)), demand)
+    }
+}
+
+impl Scene {
+    /// Who is to be woken if this sliver takes so many processors.
+    fn wake(&self, taken: u32, processors: u32) -> Option<usize> {
+        let room = self.active + u64::from(taken) < u64::from(processors);
+        self.next.filter(|_| room).map(|(_, slot)| slot)
+    }
+}
+
+/// Runs until so much service has been used by as many processors as are wanted.
+fn run(now: Nanos, service: Nanos, demand: u32) -> Turn {
+    Turn::Run {
+        look_at: now + Nanos(service.0 / u64::from(demand)),
+    }
+}
+
+/// A claim as far as it can be used.
+fn wanted(claim: Claim, demand: u32) -> Claim {
+    let usable = demand.saturating_mul(1000);
+    Claim {
+        share: claim.share.max(1),
+        ceiling: MilliCpu(claim.ceiling.0.min(usable).max(1)),
+        ..claim
+    }
+}
+
+/// A virtual time that arithmetic can be done with, whatever somebody has published.
+fn believable(vtime: u64, now: Nanos) -> u64 {
+    vtime.min((now + HORIZON).0)
 }
