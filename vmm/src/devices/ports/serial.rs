@@ -12,9 +12,9 @@ use vm_superio::{Serial, Trigger};
 
 use super::panic::PanicWatch;
 use crate::control::proto::DeviceStatus;
-use crate::devices::bucket::Bucket;
 use crate::devices::input::Input;
-use crate::devices::output::{Output, PIECE};
+use crate::devices::output::Output;
+use crate::devices::rated::{RatedOutput, Wrote};
 use crate::kvm::interrupts::InterruptLine;
 use crate::nanos::Nanos;
 
@@ -24,10 +24,6 @@ const GATHERED: usize = 512;
 const PATIENCE_NS: u64 = 5_000_000;
 /// Output beyond this makes the guest wait.
 const FULL: usize = 4096;
-/// Bytes that may be printed at once after a silence.
-const BURST: u64 = 1 << 20;
-/// Whoever has to wait for its rate waits for this part of a second's worth.
-const GRAINS_PER_SECOND: u64 = 100;
 /// The data register, and the one that Linux writes last when it has printed something.
 const DATA: u16 = 0;
 const INTERRUPT_ENABLE: u16 = 1;
@@ -36,16 +32,12 @@ const INTERRUPT_ENABLE: u16 = 1;
 #[derive(Debug)]
 pub struct SerialPort {
     uart: Serial<Interrupt, NoEvents, Outbox>,
-    output: Output,
-    bucket: Bucket,
-    /// What is waited for to write what is gathered, in bytes.
-    grain: u64,
+    output: RatedOutput,
     flush_at: Option<Nanos>,
     input: Option<Input>,
     /// Input was left because the guest had not read what there was.
     input_left: bool,
     panic: PanicWatch,
-    printed_bytes: u64,
     input_bytes: u64,
 }
 
@@ -83,14 +75,11 @@ impl SerialPort {
     pub fn new(interrupt: InterruptLine, output: Output, input: Option<Input>, rate: u64) -> Self {
         Self {
             uart: Serial::new(Interrupt(interrupt), Outbox::default()),
-            output,
-            bucket: Bucket::new(rate, BURST),
-            grain: (rate / GRAINS_PER_SECOND).max(1),
+            output: RatedOutput::new(output, rate),
             flush_at: None,
             input,
             input_left: false,
             panic: PanicWatch::default(),
-            printed_bytes: 0,
             input_bytes: 0,
         }
     }
@@ -133,20 +122,14 @@ impl SerialPort {
             if outbox.is_empty() {
                 return;
             }
-            let len = outbox.len().min(PIECE);
-            let allowed = self.bucket.available(now);
-            if allowed < self.grain.min(len as u64) {
-                self.flush_at = Some(self.bucket.ready_at(self.grain, now));
-                return;
+            match self.output.write(outbox, now) {
+                Wrote::Some(written) => drop(self.uart.writer_mut().0.drain(..written)),
+                Wrote::Full => return,
+                Wrote::Wait(moment) => {
+                    self.flush_at = Some(moment);
+                    return;
+                }
             }
-            let len = len.min(allowed as usize);
-            let written = self.output.write(&outbox[..len]);
-            if written == 0 {
-                return;
-            }
-            self.bucket.take(written as u64);
-            self.printed_bytes += written as u64;
-            self.uart.writer_mut().0.drain(..written);
         }
     }
 
@@ -200,7 +183,7 @@ impl SerialPort {
     /// How it does.
     pub fn status(&self) -> DeviceStatus {
         let counters = [
-            ("printed_bytes", self.printed_bytes),
+            ("printed_bytes", self.output.written_bytes()),
             ("input_bytes", self.input_bytes),
         ];
         DeviceStatus {

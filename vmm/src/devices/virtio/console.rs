@@ -16,9 +16,9 @@ use super::backend::{
 use super::chain::Chain;
 use super::queue::QueueError;
 use super::transfer::{read_at, total, write_at};
-use crate::devices::bucket::Bucket;
 use crate::devices::input::Input;
 use crate::devices::output::{Output, PIECE};
+use crate::devices::rated::{RatedOutput, Wrote};
 use crate::nanos::Nanos;
 use crate::spec::ConsoleSpec;
 
@@ -34,11 +34,6 @@ const PIECES: usize = 64;
 const F_SIZE: u64 = 1 << 0;
 /// Index of the output among the sources.
 const OUTPUT_SOURCE: usize = 0;
-/// Bytes that may be printed at once after a silence.
-const BURST: u64 = 1 << 20;
-/// Whoever has to wait for its rate waits for this part of a second's worth: each wait wakes the
-/// guest, and lines are short.
-const GRAINS_PER_SECOND: u64 = 100;
 
 /// A console.
 #[derive(Debug)]
@@ -170,7 +165,7 @@ impl Backend for Console {
 
     fn counters(&self) -> Vec<Counter> {
         vec![
-            ("printed_bytes", self.printer.printed_bytes),
+            ("printed_bytes", self.printer.output.written_bytes()),
             ("rate_waits", self.printer.rate_waits),
             ("input_bytes", self.input_bytes),
         ]
@@ -180,16 +175,13 @@ impl Backend for Console {
 /// The side that prints.
 #[derive(Debug)]
 struct Printer {
-    output: Output,
-    bucket: Bucket,
-    grain: u64,
+    output: RatedOutput,
     /// Nothing is printed before this moment.
     wait_until: Nanos,
     /// The chain being printed, if `printing`, and the bytes of it that have been.
     chain: Chain,
     done: u64,
     printing: bool,
-    printed_bytes: u64,
     rate_waits: u64,
 }
 
@@ -203,14 +195,11 @@ enum Step {
 impl Printer {
     fn new(output: Output, bytes_per_second: u64) -> Self {
         Self {
-            output,
-            bucket: Bucket::new(bytes_per_second, BURST),
-            grain: (bytes_per_second / GRAINS_PER_SECOND).max(1),
+            output: RatedOutput::new(output, bytes_per_second),
             wait_until: Nanos(0),
             chain: Chain::default(),
             done: 0,
             printing: false,
-            printed_bytes: 0,
             rate_waits: 0,
         }
     }
@@ -252,17 +241,17 @@ impl Printer {
         if now < self.wait_until {
             return Ok(Step::Wait(self.wait_until));
         }
-        let allowed = self.bucket.available(now);
-        if allowed < self.grain.min(len as u64) {
-            self.rate_waits += 1;
-            self.wait_until = self.bucket.ready_at(self.grain, now);
-            return Ok(Step::Wait(self.wait_until));
-        }
-        let len = allowed.min(len as u64) as usize;
-        let written = self.output.write(&piece[..len]) as u64;
-        self.bucket.take(written);
-        self.done += written;
-        self.printed_bytes += written;
-        Ok(if written > 0 { Step::Done } else { Step::Full })
+        Ok(match self.output.write(&piece[..len], now) {
+            Wrote::Some(written) => {
+                self.done += written as u64;
+                Step::Done
+            }
+            Wrote::Full => Step::Full,
+            Wrote::Wait(moment) => {
+                self.rate_waits += 1;
+                self.wait_until = moment;
+                Step::Wait(moment)
+            }
+        })
     }
 }
