@@ -7,9 +7,9 @@
 //! waits and who is kicked is the machine's business.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::thread::futex;
+use rustix::thread::{futex, sched_getaffinity};
 
 use super::budget::{Budget, Grant};
 use super::fair::{Claim, Fair, Own, Rival, Turn};
@@ -518,7 +518,9 @@ fn demand_of(spent: Nanos, since: Nanos, vcpus: u32) -> u32 {
     (spent.0.div_ceil(since.0.max(1)) as u32).clamp(1, vcpus.max(1))
 }
 
-/// Processors that this node gives to slivers.
+/// Processors that this node gives to slivers: those on which this process may run. A control group's
+/// quota does not count, it is the sliver's own.
 pub(crate) fn processors() -> u32 {
-    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
+    static COUNT: OnceLock<u32> = OnceLock::new();
+    *COUNT.get_or_init(|| sched_getaffinity(None).map_or(1, |set| set.count().max(1)))
 }
