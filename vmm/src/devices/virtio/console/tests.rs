@@ -3,6 +3,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use super::*;
+use crate::devices::rated::BURST;
 use crate::devices::virtio::testing::{self, DATA, Driver, Piece};
 use crate::spec::SliverSpec;
 
