@@ -8,3 +8,4 @@ pub mod ledger;
 pub mod preempt;
 pub(crate) mod quota;
 pub(crate) mod seat;
+mod turnstile;

@@ -6,14 +6,20 @@
 //! without pause, and an alarm gets vCPUs out of the guest by then. Time is an argument here; who
 //! waits and who is kicked is the machine's business.
 
+mod state;
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::thread::{futex, sched_getaffinity};
+use rustix::thread::sched_getaffinity;
 
+use self::state::{Hold, Plan, State, Stretch};
 use super::budget::{Budget, Grant};
-use super::fair::{Claim, Fair, Own, Rival, Turn};
-use super::ledger::{Ledger, Published};
+use super::fair::{Claim, Fair, Own, Turn};
+use super::ledger::Ledger;
+use super::turnstile;
 use crate::control::proto::CpuStatus;
 use crate::nanos::Nanos;
 use crate::spec::{CpuLimits, MilliCpu};
@@ -46,49 +52,6 @@ pub(crate) struct Governor {
     /// Who is held waits on it, if there is no ledger.
     word: AtomicU32,
     state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    limits: CpuLimits,
-    budget: Budget,
-    fair: Fair,
-    ledger: Option<Arc<Ledger>>,
-    rivals: Vec<Rival>,
-    /// What was used before the guest's first instruction.
-    provisioning: Option<Nanos>,
-    consumed: Nanos,
-    looked_at: Nanos,
-    /// vCPUs that run or want to.
-    busy: u32,
-    /// Whether the devices' thread works.
-    serving: bool,
-    plan: Plan,
-    hold: Option<Hold>,
-    contended: bool,
-    /// vCPUs as rivals see them.
-    demand: u32,
-    idle_since: Nanos,
-    step_backs: u64,
-    stepped_back: Nanos,
-}
-
-/// What the last look granted.
-#[derive(Debug, Clone, Copy)]
-struct Plan {
-    /// Processor time that was left at `at`, by the most that can have been used since the look.
-    left: Nanos,
-    at: Nanos,
-    /// The next look is due then, however little is used.
-    end: Nanos,
-}
-
-/// Why nobody runs.
-#[derive(Debug, Clone, Copy)]
-struct Hold {
-    until: Nanos,
-    /// Since when it makes room for others, if that is the reason.
-    stepped_back_since: Option<Nanos>,
 }
 
 /// What came of a look.
@@ -229,59 +192,19 @@ impl Governor {
     pub(crate) fn look(&self, now: Nanos, used: Nanos) -> Looked {
         let mut state = self.lock();
         let state = &mut *state;
-        let consumed = used - *state.provisioning.get_or_insert(used);
-        let (since, spent) = (now - state.looked_at, consumed - state.consumed);
-        state.looked_at = now;
-        state.consumed = consumed;
-        let quiet = self.sleeps_unseen && spent.0 * 10 < since.0;
-        let grant = state.budget.look(now, consumed);
-        let throttled_until = match grant {
-            Grant::Wait { until } => Some(until),
-            _ => None,
-        };
-        state.demand = match throttled_until {
-            Some(_) => 0,
-            None if self.sleeps_unseen => demand_of(spent, since, state.busy),
-            None => state.busy,
-        };
+        let stretch = state.charge(now, used);
+        let grant = state.budget.look(now, state.consumed);
+        state.demand = self.demand(state, &grant, &stretch);
         let turn = self.take_place(state, now);
         let was_held = state.release(now);
-        state.hold = match (throttled_until, turn) {
-            (Some(until), _) => Some(Hold {
-                until,
-                stepped_back_since: None,
-            }),
-            (None, Some(Turn::StepBack { look_at })) => Some(Hold {
-                until: look_at,
-                stepped_back_since: Some(now),
-            }),
-            _ => None,
-        };
-        let is_back =
-            |hold: Option<Hold>| hold.is_some_and(|hold| hold.stepped_back_since.is_some());
-        if is_back(state.hold) && !is_back(was_held) {
-            state.step_backs += 1;
-        }
-        let (left, mut end) = match grant {
-            Grant::Run { left, end } => (left, end),
-            _ => (Nanos::NEVER, Nanos::NEVER),
-        };
-        end = end.min(now + LONGEST);
-        if let Some(Turn::Run { look_at }) = turn {
-            end = end.min(look_at);
-        }
-        let shortest = if quiet { UNSEEN_SLEEP } else { SHORTEST };
-        let left = left.max(Nanos(shortest.0 * u64::from(state.busy)));
-        let end = if quiet {
-            end.max(now + UNSEEN_SLEEP)
-        } else {
-            end
-        };
-        state.plan = Plan { left, at: now, end };
+        state.hold = Hold::of(&grant, turn, now);
+        let steps_back = |hold: Option<Hold>| hold.is_some_and(|hold| hold.steps_back());
+        state.step_backs += u64::from(steps_back(state.hold) && !steps_back(was_held));
+        state.plan = self.plan(state, &grant, turn, &stretch);
         state.publish(now);
         self.schedule(state, now);
         if was_held.is_some() && state.hold.is_none() {
-            self.open(state);
+            turnstile::open(self.word_of(state.ledger.as_deref()));
         }
         Looked {
             hold: state.hold.map(|hold| hold.until),
@@ -289,7 +212,7 @@ impl Governor {
             grant: Granted {
                 limits: state.limits,
                 reserve: state.limits.reserve(self.processors),
-                consumed,
+                consumed: state.consumed,
                 throttled: state.budget.counters().throttled,
                 budget: match grant {
                     Grant::Run { left, end } => Some((end, left)),
@@ -298,6 +221,39 @@ impl Governor {
                 },
                 now,
             },
+        }
+    }
+
+    /// vCPUs that want to run, as rivals shall see it.
+    fn demand(&self, state: &State, grant: &Grant, stretch: &Stretch) -> u32 {
+        match grant {
+            Grant::Wait { .. } => 0,
+            _ if !self.sleeps_unseen => state.busy,
+            // While it makes room it shows nothing new.
+            _ if state.hold.is_some_and(|hold| hold.steps_back()) => state.demand,
+            _ if stretch.is_next_to_nothing() => 0,
+            _ => stretch.processors().clamp(1, state.busy.max(1)),
+        }
+    }
+
+    /// Until when nobody has to look, at most.
+    fn plan(&self, state: &State, grant: &Grant, turn: Option<Turn>, stretch: &Stretch) -> Plan {
+        let now = stretch.end;
+        let (left, end) = match *grant {
+            Grant::Run { left, end } => (left, end),
+            _ => (Nanos::NEVER, Nanos::NEVER),
+        };
+        let end = match turn {
+            Some(Turn::Run { look_at }) => end.min(look_at),
+            _ => end,
+        };
+        let sleeps = self.sleeps_unseen && stretch.is_next_to_nothing();
+        let shortest = if sleeps { UNSEEN_SLEEP } else { SHORTEST };
+        let least = if sleeps { now + UNSEEN_SLEEP } else { now };
+        Plan {
+            left: left.max(Nanos(shortest.0 * u64::from(state.busy))),
+            at: now,
+            end: end.min(now + LONGEST).max(least),
         }
     }
 
@@ -342,59 +298,39 @@ impl Governor {
         self.next_look.store(next, Ordering::SeqCst);
     }
 
-    /// Lets every thread that is held look again.
-    fn open(&self, state: &State) {
-        let word = state
-            .ledger
-            .as_ref()
-            .map_or(&self.word, |ledger| ledger.word());
-        word.fetch_add(1, Ordering::SeqCst);
-        let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+    /// What threads wait on: a word that rivals know of, if there is a ledger.
+    fn word_of<'a>(&'a self, ledger: Option<&'a Ledger>) -> &'a AtomicU32 {
+        ledger.map_or(&self.word, Ledger::word)
     }
 
     /// Has every thread that is held look again, for whatever reason.
     pub(crate) fn wake(&self) {
-        self.open(&self.lock());
+        let ledger = self.ledger();
+        turnstile::open(self.word_of(ledger.as_deref()));
     }
 
     /// What a thread needs to wait. To be had before it looks a last time whether it has to.
     pub(crate) fn ticket(&self) -> Ticket {
-        let ledger = self.lock().ledger.clone();
-        let word = ledger.as_ref().map_or(&self.word, |ledger| ledger.word());
+        let ledger = self.ledger();
         Ticket {
-            seen: word.load(Ordering::SeqCst),
+            seen: self.word_of(ledger.as_deref()).load(Ordering::SeqCst),
             ledger,
         }
     }
 
     /// Waits until woken, at most to `until`.
     pub(crate) fn wait(&self, ticket: &Ticket, until: Nanos) {
-        let word = ticket
-            .ledger
-            .as_ref()
-            .map_or(&self.word, |ledger| ledger.word());
-        let until = futex::Timespec {
-            tv_sec: (until.0 / 1_000_000_000).try_into().unwrap_or(i64::MAX),
-            tv_nsec: (until.0 % 1_000_000_000) as _,
-        };
-        // Woken, late, interrupted or told that the word has changed: the caller looks again.
-        let _ = futex::wait_bitset(
-            word,
-            futex::Flags::empty(),
-            ticket.seen,
-            Some(&until),
-            std::num::NonZeroU32::MAX,
-        );
+        turnstile::wait(self.word_of(ticket.ledger.as_deref()), ticket.seen, until);
     }
 
     /// Shares the node with the slivers of this ledger from now on, or with nobody.
     pub(crate) fn join(&self, ledger: Option<Ledger>) {
         let mut state = self.lock();
-        self.open(&state);
-        state.ledger = ledger.map(Arc::new);
+        let before = std::mem::replace(&mut state.ledger, ledger.map(Arc::new));
         state.plan.end = Nanos::ZERO;
         drop(state);
         self.look_soon();
+        turnstile::open(self.word_of(before.as_deref()));
     }
 
     /// The ledger in use.
@@ -458,45 +394,6 @@ impl Governor {
     }
 }
 
-impl State {
-    /// Takes what the busy threads can have used up to `now` from what is left.
-    fn advance(&mut self, now: Nanos) {
-        let busy = u64::from(self.busy) + u64::from(self.serving);
-        if self.plan.left != Nanos::NEVER {
-            let used = Nanos((now - self.plan.at).0.saturating_mul(busy));
-            self.plan.left = self.plan.left - used;
-        }
-        self.plan.at = now;
-    }
-
-    /// Ends a hold, and gives it.
-    fn release(&mut self, now: Nanos) -> Option<Hold> {
-        let hold = self.hold.take();
-        if let Some(since) = hold.and_then(|hold| hold.stepped_back_since) {
-            self.stepped_back = self.stepped_back + (now - since);
-        }
-        hold
-    }
-
-    fn publish(&self, now: Nanos) {
-        if let Some(ledger) = &self.ledger {
-            let waiting = self
-                .hold
-                .is_some_and(|hold| hold.stepped_back_since.is_some());
-            ledger.publish(now, self.published(waiting));
-        }
-    }
-
-    fn published(&self, waiting: bool) -> Published {
-        Published {
-            demand: self.demand,
-            waiting,
-            vtime: self.fair.vtime(),
-            service: self.consumed,
-        }
-    }
-}
-
 impl Claim {
     /// What a sliver with these quotas and vCPUs claims of a node with so many processors.
     pub(crate) fn of(limits: &CpuLimits, vcpus: usize, processors: u32) -> Self {
@@ -507,15 +404,6 @@ impl Claim {
             ceiling: limits.cap().map_or(most, |cap| cap.min(most)),
         }
     }
-}
-
-/// How many vCPUs want to run, from what was spent.
-fn demand_of(spent: Nanos, since: Nanos, vcpus: u32) -> u32 {
-    const NEXT_TO_NOTHING: u64 = 20;
-    if spent.0 * NEXT_TO_NOTHING < since.0 {
-        return 0;
-    }
-    (spent.0.div_ceil(since.0.max(1)) as u32).clamp(1, vcpus.max(1))
 }
 
 /// Processors that this node gives to slivers: those on which this process may run. A control group's
