@@ -45,7 +45,7 @@ mod tests;
 mod vsock;
 
 pub use console::ConsoleSpec;
-pub use cpu::{Cap, CpuChange, CpuLimits, DEFAULT_PERIOD_MS, MilliCpu, Percent};
+pub use cpu::{Cap, CpuChange, CpuLimits, DEFAULT_PERIOD_MS, MAX_SHARE, MilliCpu, Percent};
 pub use disk::{DiskSpec, MAX_DISKS, MAX_SERIAL_BYTES};
 pub use kernel::{KernelConsole, KernelSpec, MAX_APPEND_BYTES, Protocol};
 pub use mistakes::{Mistake, SpecError};

@@ -1,49 +1,291 @@
-//! Being written by another; what the governor needs of it.
-#![allow(missing_docs)]
-use super::fair::*;
-use crate::nanos::Nanos;
-use std::path::Path;
+//! The node's ledger: a file in which every sliver tells the others what it was promised, what it
+//! wants and what it has got, so that they can share the processors without anybody in the middle.
+//!
+//! Each sliver has a page that only it maps writable; it reads the others' through a descriptor
+//! opened for reading. What they say is checked each time it is read, and reading is bounded work
+//! whatever they write. A slot belongs to whoever holds the kernel's lock on its bytes, so that a
+//! dead monitor's is free. That an entry tells the truth nobody checks here: see `slicectl ledger`.
+
+mod error;
+mod file;
+mod guard;
+mod layout;
+mod mapping;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
-#[derive(Debug)]
-pub struct Ledger(AtomicU32);
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub enum LedgerError {
-    X,
-}
-impl LedgerError {
-    pub fn is_refusal(&self) -> bool {
-        true
-    }
-}
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::thread::futex;
+
+pub use error::{LedgerError, LedgerEvent, Refusal};
+pub use layout::{Flaw, SLOTS};
+pub use view::{LedgerView, State, Statement, ViewError, ViewedEntry};
+
+use self::file::{Identity, LedgerFile, Unlock};
+use self::layout::{FILE_BYTES, Header, PAGE, Record};
+use self::mapping::{OwnPage, Pages};
+use super::fair::{Claim, Rival};
+use crate::nanos::Nanos;
+use crate::spec::MilliCpu;
+
+/// How much of the node can be reserved, in thousandths.
+const RESERVABLE_PERMILLE: u32 = 1000;
+
+/// How many taken slots a newcomer tries, in case their owners are dead, before it takes one that was
+/// never used.
+const PROBES: usize = 16;
+
+/// What a sliver says at each look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
+    /// vCPUs that want to run; 0 if it is idle or throttled.
     pub demand: u32,
+    /// Whether it has stepped back.
     pub waiting: bool,
+    /// Its virtual time.
     pub vtime: u64,
+    /// Processor time that its process has used.
     pub service: Nanos,
 }
+
+/// A sliver's place in a ledger. Leaving is dropping it.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    identity: Identity,
+    processors: u32,
+    reader: File,
+    pages: Pages,
+    own: OwnPage,
+    said: Mutex<Said>,
+}
+
+/// What the own page says, for those who write it: what is there may have been changed by others.
+#[derive(Debug)]
+struct Said {
+    sequence: u32,
+    record: Record,
+}
+
 impl Ledger {
+    /// Takes a slot of the ledger at `path`, which is made if it is missing and replaced if it is
+    /// corrupt. A reserve that does not fit is refused.
     pub fn join(
-        _: &Path,
-        _: &str,
-        _: u32,
-        _: Claim,
-    ) -> Result<(Ledger, Option<String>), LedgerError> {
-        Err(LedgerError::X)
+        path: &Path,
+        name: &str,
+        processors: u32,
+        claim: Claim,
+    ) -> Result<(Self, Option<LedgerEvent>), LedgerError> {
+        let path = std::path::absolute(path).map_err(|source| LedgerError::use_of(path, source))?;
+        let (file, event) = file::open_locked(&path)?;
+        let unlock = Unlock(&file.reader);
+        let failed = |source| LedgerError::use_of(&path, source);
+        let pages = Pages::map(&file.reader).map_err(failed)?;
+        admit(&pages, &file.reader, None, claim.reserve, processors)?;
+        let slot = take_slot(&file, &pages, &path)?;
+        // Room in the file system is taken here, where a lack of it is an error.
+        let blank = [0; PAGE];
+        let at = layout::page_offset(slot) as u64;
+        file.writer.write_all_at(&blank, at).map_err(failed)?;
+        let own = OwnPage::map(&file.writer, slot).map_err(failed)?;
+        let mut said = Said {
+            sequence: 0,
+            record: Record {
+                pid: std::process::id(),
+                claim,
+                demand: 0,
+                waiting: false,
+                vtime: 0,
+                service: Nanos::ZERO,
+                updated: Nanos::ZERO,
+            },
+        };
+        own.entry().write_name(name);
+        own.entry().write(&mut said.sequence, &said.record);
+        let used = (slot + 1).max(last_taken(&pages)) as u32;
+        file.writer
+            .write_all_at(&used.to_ne_bytes(), Header::USED_OFFSET)
+            .map_err(failed)?;
+        drop(unlock);
+        let ledger = Self {
+            identity: file.identity,
+            processors,
+            // The mapping keeps the other description open, and with it the slot's lock.
+            reader: file.reader,
+            pages,
+            own,
+            said: Mutex::new(said),
+            path,
+        };
+        Ok((ledger, event))
     }
+
+    /// Its slot.
     pub fn slot(&self) -> usize {
-        0
+        self.own.slot()
     }
-    pub fn set_claim(&self, _: Claim) -> Result<(), LedgerError> {
+
+    /// Changes what is claimed. A reserve that does not fit is refused and nothing is changed.
+    pub fn set_claim(&self, claim: Claim) -> Result<(), LedgerError> {
+        let _unlock = file::lock_for_now(&self.reader, &self.path)?;
+        let slot = Some(self.slot());
+        admit(
+            &self.pages,
+            &self.reader,
+            slot,
+            claim.reserve,
+            self.processors,
+        )?;
+        self.write(|record| record.claim = claim);
         Ok(())
     }
-    pub fn publish(&self, _: Nanos, _: Published) {}
-    pub fn rivals(&self, _: Nanos, _: &mut Vec<Rival>) {}
+
+    /// Tells the others. No system call.
+    pub fn publish(&self, now: Nanos, entry: Published) {
+        self.write(|record| {
+            record.demand = entry.demand;
+            record.waiting = entry.waiting;
+            record.vtime = entry.vtime;
+            record.service = entry.service;
+            record.updated = now;
+        });
+    }
+
+    /// The others that want to run, as far as what they say makes sense and is of the present. No
+    /// system call.
+    pub fn rivals(&self, now: Nanos, out: &mut Vec<Rival>) {
+        out.clear();
+        let most = MilliCpu(self.processors.saturating_mul(1000));
+        for (slot, entry) in self.pages.entries() {
+            if slot == self.slot() || entry.is_idle() {
+                continue;
+            }
+            let Some(record) = entry.read().filter(|record| record.is_fresh(now)) else {
+                continue;
+            };
+            out.push(Rival {
+                slot,
+                claim: Claim {
+                    reserve: record.claim.reserve.min(most),
+                    ..record.claim
+                },
+                demand: record.demand,
+                waiting: record.waiting,
+                vtime: record.vtime,
+            });
+        }
+    }
+
+    /// The word that this sliver waits on when it has stepped back: a futex between processes.
+    /// Others can wake who waits, but not change the word, so a wait needs an end of its own.
     pub fn word(&self) -> &AtomicU32 {
-        &self.0
+        self.own.word()
     }
-    pub fn wake(&self, _: usize) {}
+
+    /// Wakes the sliver in a slot, if it waits.
+    pub fn wake(&self, slot: usize) {
+        if slot < SLOTS {
+            let word = self.pages.entry(slot).word();
+            // Not finding the page any more is found out elsewhere, too.
+            let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+        }
+    }
+
+    /// Whether this is still the ledger that its path leads to, and sound. Who finds that it is not
+    /// drops it and joins anew.
     pub fn is_current(&self) -> bool {
-        true
+        let at_path = std::fs::symlink_metadata(&self.path).is_ok_and(|metadata| {
+            Identity::of(&metadata) == self.identity && metadata.len() == FILE_BYTES as u64
+        });
+        at_path
+            && self.pages.header().check().is_ok()
+            && self.pages.header().used() > self.slot()
+            && self.own.entry().is_of(std::process::id())
+            && !self.pages.is_damaged()
+            && !self.own.is_damaged()
     }
+
+    fn write(&self, change: impl FnOnce(&mut Record)) {
+        let mut said = self.said();
+        change(&mut said.record);
+        let Said { sequence, record } = &mut *said;
+        self.own.entry().write(sequence, record);
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.write(|record| {
+            record.pid = 0;
+            record.demand = 0;
+        });
+    }
+}
+
+/// Checks that a reserve fits beside those of all others that live.
+fn admit(
+    pages: &Pages,
+    reader: &File,
+    own: Option<usize>,
+    wanted: MilliCpu,
+    processors: u32,
+) -> Result<(), LedgerError> {
+    if wanted == MilliCpu(0) {
+        return Ok(());
+    }
+    let total = processors.saturating_mul(RESERVABLE_PERMILLE);
+    let mut taken: u32 = 0;
+    for (slot, entry) in pages.entries() {
+        let reserve = entry.read().map_or(0, |record| record.claim.reserve.0);
+        if reserve > 0 && Some(slot) != own && file::is_slot_locked(reader, slot) {
+            taken = taken.saturating_add(reserve);
+        }
+    }
+    if taken.saturating_add(wanted.0) <= total {
+        return Ok(());
+    }
+    Err(LedgerError::Refused(Refusal {
+        wanted,
+        taken: MilliCpu(taken),
+        total: MilliCpu(total),
+        processors,
+    }))
+}
+
+/// Takes the lock of a slot: of one that was left, of a dead sliver's, or of a new one.
+fn take_slot(file: &LedgerFile, pages: &Pages, path: &Path) -> Result<usize, LedgerError> {
+    let used = pages.header().used();
+    let free = pages.entries().filter(|(_, entry)| entry.is_free());
+    // Not the same for each newcomer, so that in time all of the dead are found.
+    let from = std::process::id() as usize % used.max(1);
+    let probed = (from..used).chain(0..from).take(PROBES);
+    let candidates = free
+        .map(|(slot, _)| slot)
+        .chain(probed)
+        .chain(used..SLOTS)
+        .chain(0..used);
+    for slot in candidates {
+        match file::try_lock_slot(&file.writer, slot) {
+            Ok(true) => return Ok(slot),
+            Ok(false) => {}
+            Err(source) => return Err(LedgerError::use_of(path, source)),
+        }
+    }
+    Err(LedgerError::Full(path.to_owned()))
+}
+
+/// One more than the highest slot that somebody seems to have.
+fn last_taken(pages: &Pages) -> usize {
+    let taken = pages.entries().filter(|(_, entry)| !entry.is_free());
+    taken.last().map_or(0, |(slot, _)| slot + 1)
 }

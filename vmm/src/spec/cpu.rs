@@ -24,6 +24,9 @@ pub struct MilliCpu(pub u32);
 /// The period of a sliver's budget if its spec names none, in milliseconds.
 pub const DEFAULT_PERIOD_MS: u32 = 10;
 
+/// The largest weight.
+pub const MAX_SHARE: u32 = 10_000;
+
 /// The quotas, checked.
 ///
 /// | field | unit | default |

@@ -7,14 +7,14 @@ use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{CpuLimits, MilliCpu, vcpus_told};
+use super::{CpuLimits, MAX_SHARE, MilliCpu, vcpus_told};
 use crate::spec::Mistake;
 use crate::spec::fields::Fields;
 
 /// What is written for no cap.
 const NO_CAP: &str = "none";
 
-const SHARES: RangeInclusive<u64> = 1..=10_000;
+const SHARES: RangeInclusive<u64> = 1..=MAX_SHARE as u64;
 const BURSTS_MS: RangeInclusive<u64> = 0..=10_000;
 const PERIODS_MS: RangeInclusive<u64> = 1..=100;
 
