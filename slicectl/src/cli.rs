@@ -9,7 +9,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 /// Where the help of `run` tells what native images do not know.
@@ -53,6 +53,10 @@ pub enum Command {
     Stop(StopArgs),
     /// Ask a sliver's guest to give memory back to this host
     Balloon(BalloonArgs),
+    /// Tell or change the quotas of a running sliver
+    Limits(LimitsArgs),
+    /// Show what the slivers of this host use, again and again
+    Top(TopArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands into a directory
@@ -287,6 +291,77 @@ pub struct BalloonArgs {
     /// Memory that the guest is to be without, such as 32M, or 0M to give it all of its memory
     #[arg(allow_hyphen_values = true)]
     pub size: String,
+}
+
+/// Arguments of `limits`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::LIMITS, arg_required_else_help = true)]
+pub struct LimitsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: LimitsCommand,
+}
+
+/// What `limits` can do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum LimitsCommand {
+    /// Tell the quotas of a sliver
+    #[command(after_help = examples::LIMITS)]
+    Get(StatusArgs),
+    /// Change some of them, from the next period on
+    Set(LimitsSetArgs),
+}
+
+/// Arguments of `limits set`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::LIMITS)]
+pub struct LimitsSetArgs {
+    /// Name of the sliver
+    pub name: String,
+    /// What it is granted from now on.
+    #[command(flatten)]
+    pub cpu: CpuArgs,
+    /// Print the quotas that are then in force as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::TOP_TABLE)]
+pub struct TopArgs {
+    /// Only these slivers
+    pub names: Vec<String>,
+    /// Show it once and end
+    #[arg(long)]
+    pub once: bool,
+    /// Print JSON: one document, or without --once one in a line each time
+    #[arg(long)]
+    pub json: bool,
+    /// What the lines are sorted by
+    #[arg(long, value_name = "KEY", value_enum, default_value_t = SortKey::Cpu)]
+    pub sort: SortKey,
+    /// Over which time rates are taken, and how often it is shown
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub interval: String,
+}
+
+/// What the lines of `top` can be sorted by: names upwards, figures downwards.
+#[allow(missing_docs, reason = "each is a column of the table")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortKey {
+    Name,
+    Slice,
+    State,
+    Cpu,
+    Cap,
+    Reserve,
+    Share,
+    Throttled,
+    Memory,
+    Net,
+    Disk,
+    Uptime,
 }
 
 /// Arguments of `completions`.

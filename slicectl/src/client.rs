@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vmm::control::proto::{Answer, Op, Outcome, PROTOCOL_VERSION, Reply, Request, Status};
 use vmm::control::proto::{read_frame, write_frame};
+use vmm::spec::{CpuChange, CpuLimits};
 
 /// How long a monitor may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +61,11 @@ impl From<io::Error> for ClientError {
 impl Client {
     /// Connects to the socket at `path`.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        Self::connect_with_patience(path, PATIENCE)
+    }
+
+    /// The same for somebody who waits so long for each answer.
+    pub fn connect_with_patience(path: &Path, patience: Duration) -> Result<Self, ClientError> {
         // Without NONBLOCK a monitor that no longer accepts would block the connect for ever.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
@@ -68,8 +74,8 @@ impl Client {
         rustix::net::connect(&socket, &address).map_err(io::Error::from)?;
         let stream = UnixStream::from(socket);
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Self { stream, last_id: 0 })
     }
 
@@ -113,6 +119,14 @@ impl Client {
     pub fn status(&mut self) -> Result<Status, ClientError> {
         match self.call(Op::Status)? {
             Answer::Status(status) => Ok(*status),
+            other => Err(nonsense(&other)),
+        }
+    }
+
+    /// Changes quotas; those that are then in force.
+    pub fn set_limits(&mut self, change: CpuChange) -> Result<CpuLimits, ClientError> {
+        match self.call(Op::SetLimits(change))? {
+            Answer::Limits(limits) => Ok(limits),
             other => Err(nonsense(&other)),
         }
     }

@@ -13,7 +13,7 @@ pub struct Memory {
 
 /// Processors that slivers can run on.
 pub fn processors() -> u32 {
-    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1))
 }
 
 /// The host's memory; `None` where /proc does not tell.

@@ -16,6 +16,7 @@ pub mod host;
 pub mod images;
 pub mod inspect;
 pub mod kvm;
+pub mod limits;
 pub mod manual;
 pub mod network;
 pub mod person;
@@ -28,6 +29,7 @@ pub mod signals;
 pub mod source_tree;
 pub mod steer;
 pub mod text;
+pub mod top;
 pub mod units;
 
 use std::process::ExitCode;
@@ -54,6 +56,8 @@ pub fn main() -> ExitCode {
         Command::Resume(args) => steer::resume(args),
         Command::Stop(args) => steer::stop(args),
         Command::Balloon(args) => steer::balloon(args),
+        Command::Limits(args) => limits::run(&args.command),
+        Command::Top(args) => top::run(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
         Command::Symbolise(args) => Ok(if backtrace::look_up(args) { 0 } else { FAILED }),

@@ -10,7 +10,7 @@ mod keyboard;
 mod kind;
 mod monitor;
 mod plan;
-mod terminal;
+pub(crate) mod terminal;
 mod watch;
 mod window;
 
@@ -97,6 +97,7 @@ struct Run {
     signals: EndSignals,
     monitor: PathBuf,
     root: PathBuf,
+    ledger: Option<PathBuf>,
     core: Option<CoreFile>,
     gdb: Option<TcpListener>,
     network: Network,
@@ -157,6 +158,7 @@ impl Run {
             spec,
             signals,
             monitor,
+            ledger: ledger(args.ledger.as_deref(), &root),
             root,
             core,
             gdb,
@@ -179,6 +181,7 @@ impl Run {
             program: &self.monitor,
             spec: &self.spec.to_json(),
             run_dir: &self.root,
+            ledger: self.ledger.as_deref(),
             core: self.core.as_ref().map(AsFd::as_fd),
             taps: self.network.taps(),
             console: self.console_output(),
@@ -363,6 +366,15 @@ fn find(places: &Places, args: &RunArgs) -> Result<Wanted, Problem> {
             let what = format!("--kernel {kernel}");
             Problem::new(what, format!("cannot be read: {error}"))
         })
+}
+
+/// The ledger that is meant.
+fn ledger(text: Option<&str>, _root: &Path) -> Option<PathBuf> {
+    match text {
+        None => None,
+        Some("none") => None,
+        Some(path) => Some(std::path::absolute(path).unwrap_or_else(|_| path.into())),
+    }
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Problem> {

@@ -2,12 +2,15 @@
 //! sockets.
 
 mod devices;
+mod processors;
 
 use std::time::Duration;
 
 use vmm::control::proto::{Op, State, Status};
+use vmm::exit::CpuTime;
 use vmm::spec::SliverName;
 
+use crate::backstop;
 use crate::cli::{BalloonArgs, JsonArgs, NameArgs, StatusArgs, StopArgs};
 use crate::client::{Client, ClientError};
 use crate::problem::{FAILED, Failure, Problem, USAGE};
@@ -114,6 +117,8 @@ pub fn stop(args: &StopArgs) -> Result<u8, Failure> {
         }
     })?;
     if client.closes_within(STOP_PATIENCE) {
+        // Its own slicectl may have been killed.
+        backstop::sweep();
         return Ok(0);
     }
     let seconds = STOP_PATIENCE.as_secs();
@@ -146,7 +151,8 @@ fn order(name: &str, op: Op) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn ask<T>(
+/// Puts a question to the sliver called `name`.
+pub(crate) fn ask<T>(
     name: &str,
     client: &mut Client,
     question: impl FnOnce(&mut Client) -> Result<T, ClientError>,
@@ -154,7 +160,8 @@ fn ask<T>(
     question(client).map_err(|error| failed(name, &error, client.process()))
 }
 
-fn find(name: &str) -> Result<Client, Problem> {
+/// The sliver called `name`.
+pub(crate) fn find(name: &str) -> Result<Client, Problem> {
     SliverName::parse(name).map_err(|why| Problem::new("NAME", why))?;
     let root = rundir::root();
     match Client::connect(&rundir::socket_path(&root, name)) {
@@ -174,7 +181,7 @@ fn find(name: &str) -> Result<Client, Problem> {
 }
 
 /// Whether a connection failed because nobody is at the other end.
-fn gone(error: &std::io::Error) -> bool {
+pub(crate) fn gone(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
     matches!(error.kind(), NotFound | ConnectionRefused)
 }
@@ -205,7 +212,8 @@ fn mended(problem: Problem, error: &std::io::Error) -> Problem {
     }
 }
 
-fn state(status: &Status) -> &'static str {
+/// The state in a word.
+pub(crate) fn state(status: &Status) -> &'static str {
     match status.state {
         State::Running => "running",
         State::Paused => "paused",
@@ -220,6 +228,12 @@ fn kind(status: &Status) -> &'static str {
     }
 }
 
+/// All that its process has used.
+fn processor_time(cpu: &CpuTime) -> u64 {
+    let parts = [cpu.guest, cpu.device, cpu.monitor, cpu.provisioning];
+    parts.into_iter().fold(0, u64::saturating_add)
+}
+
 fn table(found: &[Status]) -> String {
     let head = [
         "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY", "VCPUS", "KIND", "SLICE", "OWNER",
@@ -231,7 +245,7 @@ fn table(found: &[Status]) -> String {
             state(status).to_owned(),
             status.pid.to_string(),
             format_age(Duration::from_millis(status.uptime_ms)),
-            format_micros(status.cpu_us.guest.saturating_add(status.cpu_us.monitor)),
+            format_micros(processor_time(&status.cpu_us)),
             format_kib(status.memory_kib),
             status.vcpus.to_string(),
             kind(status).to_owned(),
@@ -260,9 +274,15 @@ fn describe(status: &Status) -> String {
         row("memory", format_kib(status.memory_kib)),
         row("vcpus", status.vcpus.to_string()),
         row("cpu guest", format_micros(status.cpu_us.guest)),
+        row("cpu device", format_micros(status.cpu_us.device)),
         row("cpu monitor", format_micros(status.cpu_us.monitor)),
-        row("exits", devices::exits(&status.exits)),
+        row(
+            "cpu provisioning",
+            format_micros(status.cpu_us.provisioning),
+        ),
     ];
+    rows.extend(processors::rows(&status.cpu));
+    rows.push(row("exits", devices::exits(&status.exits)));
     rows.extend(devices::rows(&status.devices));
     columns(&rows)
 }
@@ -305,7 +325,7 @@ mod tests {
         );
         let told = describe(&status);
         assert!(!told.contains('\x1b'));
-        assert!(told.ends_with("console      down\n"), "{told}");
+        assert!(told.ends_with("console           down\n"), "{told}");
     }
 
     #[test]

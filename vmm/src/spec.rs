@@ -48,6 +48,7 @@ pub use console::ConsoleSpec;
 pub use cpu::{Cap, CpuChange, CpuLimits, DEFAULT_PERIOD_MS, MAX_SHARE, MilliCpu, Percent};
 pub use disk::{DiskSpec, MAX_DISKS, MAX_SERIAL_BYTES};
 pub use kernel::{KernelConsole, KernelSpec, MAX_APPEND_BYTES, Protocol};
+pub(crate) use mistakes::told as mistakes_told;
 pub use mistakes::{Mistake, SpecError};
 pub use names::{SliceName, SliverName};
 pub use net::{DEFAULT_MTU, MAX_DNS, Mac, NetSpec, TapName};

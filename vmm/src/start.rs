@@ -35,7 +35,7 @@ use crate::sched::fair::Claim;
 use crate::sched::governor::processors;
 use crate::sched::ledger::{Ledger, LedgerError};
 use crate::sched::seat;
-use crate::spec::{KernelSpec, SliverSpec};
+use crate::spec::{KernelSpec, Mistake, SliverSpec};
 use crate::stopwatch::Stopwatch;
 
 /// A sliver could not be started.
@@ -59,6 +59,8 @@ pub enum StartError {
     MoreMemoryThanHost { asked_mib: u64, total_mib: u64 },
     #[error("{asked} vCPUs are asked for, KVM on this machine allows {allowed}")]
     TooManyVcpus { asked: usize, allowed: usize },
+    #[error("{0}")]
+    ReserveBeyondVcpus(Mistake),
     #[error(transparent)]
     Kvm(#[from] KvmError),
     #[error(transparent)]
@@ -208,6 +210,9 @@ fn begin(
 ) -> Result<(JoinHandle<Milestones>, Birth), StartError> {
     let guest = Guest::plan(spec, &mut outside)?;
     check_host_memory(spec)?;
+    if let Some(beyond) = spec.cpu().beyond_vcpus(spec.vcpus(), processors()) {
+        return Err(StartError::ReserveBeyondVcpus(beyond));
+    }
     let devices = assemble(spec, outside)?;
     install_kick_handler().map_err(StartError::system("install a signal handler"))?;
     let bell = Arc::new(Bell::new().map_err(StartError::system("create an eventfd"))?);

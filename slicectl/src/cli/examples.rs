@@ -5,7 +5,8 @@ Examples:
   slicectl doctor                     check this host
   slicectl run hello                  boot an example
   slicectl run ./my-image --mem 128M  boot an image file
-  slicectl ps                         what runs here?";
+  slicectl ps                         what runs here?
+  slicectl top                        and what does it use?";
 
 macro_rules! run_examples {
     () => {
@@ -23,6 +24,7 @@ Examples:
   slicectl run hello --console stdio
   slicectl run vmlinuz --initrd initrd.img --append quiet
   slicectl run --kernel vmlinuz debian.img --ssh-key ~/.ssh/id_ed25519.pub -p 2222:22
+  slicectl run spin --cpu-cap 50 --cpu-share 2 --cpu-burst 20 -- --ms 60000
   slicectl run hello --gdb :1234
   slicectl run hello --json | jq .exit"
     };
@@ -60,6 +62,12 @@ On a terminal a kernel gets every key, Ctrl-C too, until the detach keys: then t
 before, the guest goes on, its output is still shown, and Ctrl-C ends it. --detach-keys takes keys
 such as ctrl-] or ctrl-a,d with commas between them, and gives a native image with --console stdio
 all keys, too; none means that only `slicectl stop` ends it.
+
+Processor time is all that the sliver's process uses, for its guest and for its devices. --cpu-cap is
+in percent of one processor, and held back with at most a period's delay; --cpu-pct is in percent of
+all of this host's processors and refused if others have reserved them; what is left is shared by
+--cpu-share. slicectl limits set changes them while it runs. Slivers share through a ledger, a file
+in the run directory; --ledger none: it shares with nobody.
 
 --ssh-key, --hostname and --user-data make one more disk, from which the guest's cloud-init learns
 them and the addresses of --net. Keys are for the image's usual user and for root. cloud-init takes
@@ -141,6 +149,29 @@ Examples:
 
 The guest gives memory back as far and as fast as it can, and only if it has a driver for a
 balloon: `slicectl status NAME` tells the pages asked for (target) and given (actual).";
+
+pub(super) const LIMITS: &str = "\
+Examples:
+  slicectl limits get spin-4711 --json | jq .cpu_cap
+  slicectl limits set spin-4711 --cpu-cap 50 --cpu-share 2
+  slicectl limits set spin-4711 --cpu-cap none
+
+What is not named stays as it is. Refused is what slivers cannot have: more than 100 % for each of its
+vCPUs, or a reserve that others have.";
+
+pub(super) const TOP_TABLE: &str = "\
+Examples:
+  slicectl top
+  slicectl top --sort memory web-1 web-2
+  slicectl top --once
+  slicectl top --json --interval 10s | jq -c '.slivers[] | [.name, .cpu_percent]'
+
+Keys: q quits; c (cpu), t (throttled), m (memory), n (net), d (disk), u (uptime) and a (name) sort, < and
+> go to the column on the left and on the right, r turns the order round.
+
+CPU% is in percent of one processor, as is CAP; RSV is in percent of all of the host's. THR% is how much
+of the time its cap held a sliver back. Memory is what its process holds, of what it was given. A sliver
+whose monitor does not answer is shown as silent.";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

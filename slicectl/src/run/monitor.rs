@@ -38,6 +38,8 @@ pub(super) struct Launch<'a> {
     pub(super) spec: &'a str,
     /// The directory of all slivers.
     pub(super) run_dir: &'a Path,
+    /// The ledger through which it shares the processors.
+    pub(super) ledger: Option<&'a Path>,
     /// Where to write a core file.
     pub(super) core: Option<BorrowedFd<'a>>,
     /// Taps made for the sliver, each with the index of its card.
@@ -114,6 +116,9 @@ impl Monitor {
             .arg(launch.run_dir)
             .arg("--tie")
             .arg(far_end.as_raw_fd().to_string());
+        if let Some(ledger) = launch.ledger {
+            command.arg("--ledger").arg(ledger);
+        }
         if let Some(core) = launch.core {
             inherited(core)?;
             command.arg("--core-fd").arg(core.as_raw_fd().to_string());

@@ -14,7 +14,7 @@ use rustix::termios::{
 };
 
 /// Whether standard input is a terminal whose keys come to this process.
-pub(super) fn is_ours() -> bool {
+pub(crate) fn is_ours() -> bool {
     is_foreground(io::stdin().as_fd())
 }
 
@@ -26,7 +26,7 @@ fn is_foreground(terminal: BorrowedFd<'_>) -> bool {
 /// A terminal without line editing, echo and keys that make signals, until it is given back or
 /// dropped.
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     fd: OwnedFd,
     before: Termios,
     taken: AtomicBool,
@@ -34,7 +34,7 @@ pub(super) struct Terminal {
 
 impl Terminal {
     /// Takes the terminal that standard input is.
-    pub(super) fn take() -> io::Result<Self> {
+    pub(crate) fn take() -> io::Result<Self> {
         Self::take_from(io::stdin().as_fd())
     }
 
@@ -56,12 +56,12 @@ impl Terminal {
     }
 
     /// Gives it back while its keys are typed on.
-    pub(super) fn give_back(&self) {
+    pub(crate) fn give_back(&self) {
         self.restore(OptionalActions::Now);
     }
 
     /// Gives it back at the end: what was typed for the guest is not for whoever reads next.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.restore(OptionalActions::Flush);
     }
 

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{CpuTime, ExitRecord, Registers};
-use crate::spec::CpuLimits;
+use crate::spec::{CpuChange, CpuLimits};
 
 /// Version of the protocol. A monitor refuses requests of another.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -98,6 +98,8 @@ pub enum Op {
         /// MiB, less than its memory.
         mib: u64,
     },
+    /// Changes quotas; what is not named stays. Answered with [`Answer::Limits`].
+    SetLimits(CpuChange),
     /// Tells the guest the size of its console's window.
     ResizeConsole {
         /// Columns.
@@ -137,6 +139,8 @@ pub enum Answer {
     Done,
     /// The answer to [`Op::Status`].
     Status(Box<Status>),
+    /// The answer to [`Op::SetLimits`]: all quotas, as they are now.
+    Limits(CpuLimits),
     /// The answer to [`Op::ReadRegisters`].
     Registers(Registers),
     /// The answer to [`Op::ReadMemory`], as hexadecimal digits.

@@ -27,8 +27,9 @@ use crate::machine::native::FOLLOW_EVERY;
 use crate::memory_access;
 use crate::resident;
 use crate::say::shown;
+use crate::sched::governor::processors;
 use crate::sched::seat::Seat;
-use crate::spec::SliverSpec;
+use crate::spec::{CpuChange, CpuLimits, SliverSpec, mistakes_told};
 
 /// Clients served at the same time. One more takes the place of the one that has been silent for
 /// the longest time and waits for nothing: silent clients must not lock out the operator.
@@ -306,11 +307,25 @@ impl Server {
             },
             Op::WaitStop => return self.wait_for(index, id, WaitKind::Stopped),
             Op::SetBalloon { mib } => self.set_balloon(mib),
+            Op::SetLimits(change) => self.set_limits(&change).map(Answer::Limits),
             Op::ResizeConsole { columns, rows } => {
                 self.order(Order::ConsoleSize { columns, rows }, "console")
             }
         };
         Some(result.map_or_else(Outcome::Error, Outcome::Ok))
+    }
+
+    /// Changes quotas; those that are then in force.
+    fn set_limits(&self, change: &CpuChange) -> Result<CpuLimits, String> {
+        let governor = self.machine.governor();
+        let vcpus = self.spec.vcpus();
+        let limits = change.apply(&governor.limits(), vcpus);
+        let limits = limits.map_err(|mistakes| mistakes_told(&mistakes))?;
+        if let Some(beyond) = limits.beyond_vcpus(vcpus, processors()) {
+            return Err(beyond.to_string());
+        }
+        self.machine.set_limits(limits)?;
+        Ok(limits)
     }
 
     fn set_balloon(&self, mib: u64) -> Result<Answer, String> {
