@@ -265,8 +265,11 @@ impl Fair {
         let quantum = QUANTUM.0 as f64 * f64::from(demand) / rate;
         let vtime = least as f64 + ahead;
         let mean = (scene.weighted + vtime * rate) / (scene.rates + rate);
+        // Credit ends below the last of the others, not below their mean: one with a large rate and
+        // so short quanta would else never come before many with small rates, who lie far apart.
+        let last = scene.least.map_or(vtime, |least| least as f64);
         let vtime = vtime
-            .max(mean - MOST_CREDIT * quantum)
+            .max(last - MOST_CREDIT * quantum)
             .min(mean + MOST_DEBT * quantum);
         self.vtime = believable(vtime as u64, now);
         if !contended {
