@@ -39,7 +39,7 @@ pub enum LedgerError {
     #[error("ledger {}: all of its {SLOTS} slots are taken", .0.display())]
     Full(PathBuf),
     /// It cannot be made.
-    #[error("ledger {}: cannot be made", path.display())]
+    #[error("ledger {}: cannot be made: {source}", path.display())]
     Make {
         /// The path.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum LedgerError {
         source: io::Error,
     },
     /// It cannot be used.
-    #[error("ledger {}: cannot be used", path.display())]
+    #[error("ledger {}: cannot be used: {source}", path.display())]
     Use {
         /// The path.
         path: PathBuf,

@@ -23,7 +23,7 @@ pub struct LedgerView {
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
     /// It cannot be opened or read.
-    #[error("ledger {}: cannot be read", path.display())]
+    #[error("ledger {}: cannot be read: {source}", path.display())]
     Read {
         /// The path.
         path: PathBuf,
