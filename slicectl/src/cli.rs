@@ -57,6 +57,8 @@ pub enum Command {
     Limits(LimitsArgs),
     /// Show what the slivers of this host use, again and again
     Top(TopArgs),
+    /// List the ledger's entries, and find those that do not tell the truth
+    Ledger(LedgerArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands into a directory
@@ -362,6 +364,21 @@ pub enum SortKey {
     Net,
     Disk,
     Uptime,
+}
+
+/// Arguments of `ledger`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::LEDGER)]
+pub struct LedgerArgs {
+    /// The ledger [default: that of the run directory]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ledger: Option<PathBuf>,
+    /// For how long claims are compared with what the kernel counts
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub interval: String,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `completions`.

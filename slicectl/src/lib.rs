@@ -16,6 +16,7 @@ pub mod host;
 pub mod images;
 pub mod inspect;
 pub mod kvm;
+pub mod ledger;
 pub mod limits;
 pub mod manual;
 pub mod network;
@@ -58,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Balloon(args) => steer::balloon(args),
         Command::Limits(args) => limits::run(&args.command),
         Command::Top(args) => top::run(args),
+        Command::Ledger(args) => ledger::run(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
         Command::Symbolise(args) => Ok(if backtrace::look_up(args) { 0 } else { FAILED }),

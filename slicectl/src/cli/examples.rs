@@ -173,6 +173,17 @@ CPU% is in percent of one processor, as is CAP; RSV is in percent of all of the 
 of the time its cap held a sliver back. Memory is what its process holds, of what it was given. A sliver
 whose monitor does not answer is shown as silent.";
 
+pub(super) const LEDGER: &str = "\
+Examples:
+  slicectl ledger
+  slicectl ledger --interval 10s
+  slicectl ledger --json | jq '.[] | select(.audit == \"lies\")'
+
+CLAIMED and USED are of the interval: what the sliver says, and what the kernel counted for its
+process. AHEAD is how far its virtual time is ahead of the least of those that want to run.
+
+Exit code 1 if an entry does not tell the truth; what is wrong is told on stderr.";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   source <(slicectl completions bash)
