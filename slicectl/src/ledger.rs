@@ -27,7 +27,9 @@ use crate::rundir;
 use crate::text::{columns, printable};
 use crate::units::{format_micros, parse_duration};
 
-use self::audit::{Sample, Verdict};
+use self::audit::Sample;
+
+pub use self::audit::Verdict;
 
 /// For how long a good moment is waited for at both ends of the interval. Who runs is looked at by
 /// its monitor every 50 ms.

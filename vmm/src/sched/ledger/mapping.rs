@@ -128,6 +128,12 @@ impl OwnPage {
         self.entry().word()
     }
 
+    /// Leaves the page to itself, as any mapping of a file is.
+    #[cfg(test)]
+    pub(super) fn forget_guard(&mut self) {
+        self.mapping.guard = None;
+    }
+
     /// Whether what is written goes nowhere.
     pub(super) fn is_damaged(&self) -> bool {
         self.mapping.is_damaged()
