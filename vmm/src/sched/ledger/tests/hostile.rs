@@ -29,7 +29,7 @@ fn write_page(place: &Place, at: usize, words: &[u32]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn any_bytes_give_sane_rivals(
