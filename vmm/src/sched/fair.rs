@@ -13,6 +13,7 @@ mod tests;
 use crate::nanos::Nanos;
 use crate::spec::MilliCpu;
 
+use rates::Filling;
 pub use rates::{Claim, rates};
 
 /// What another sliver of the node has published.
@@ -72,17 +73,17 @@ pub struct Decision {
 const QUANTUM: Nanos = Nanos::from_millis(10);
 /// How much of a quantum is not worth another look.
 const SCRAP: Nanos = Nanos::from_micros(500);
-/// When to look again if there is enough for all.
+/// When to look again if there is enough for all, and one more.
 const CALM: Nanos = Nanos::from_millis(50);
 /// The longest wait without a look; what is older than 500 ms counts for nothing in the ledger.
 const LONGEST_WAIT: Nanos = Nanos::from_millis(200);
 /// How long processors may be free before somebody takes them whose turn it is not.
 const PATIENCE: Nanos = Nanos::from_millis(1);
-/// Service, in quanta, that can be owed to a sliver, and that a sliver can owe.
+/// Quanta that a sliver can be behind the last of the others, and ahead of their mean, its own.
 const MOST_CREDIT: f64 = 3.0;
 const MOST_DEBT: f64 = 100.0;
-/// Nobody's virtual time passes faster than this makes it, in processors.
-const LEAST_RATE: f64 = 1e-9;
+/// Quanta of reserved time that are kept for a sliver that waits.
+const MOST_RESERVED: f64 = 3.0;
 /// Nobody is further ahead of the clock than this, in its virtual time: a day.
 const HORIZON: Nanos = Nanos::from_millis(86_400_000);
 
@@ -90,10 +91,17 @@ const HORIZON: Nanos = Nanos::from_millis(86_400_000);
 #[derive(Debug)]
 pub struct Fair {
     vtime: u64,
-    /// Rate at the last look.
+    /// Rate at the last look at which it passes.
     rate: f64,
+    /// Reserved processor time that it has not used since it wants to run, and the rate at which
+    /// there is more.
+    reserved: f64,
+    reserve: f64,
+    looked: Nanos,
     consumed: Nanos,
     state: State,
+    /// Whether its share would be worth more than its cap.
+    due_its_cap: bool,
     /// Kept for their memory: claims of all who want to run, this sliver's first, and their rates.
     claims: Vec<Claim>,
     rates: Vec<f64>,
@@ -137,8 +145,12 @@ impl Fair {
         Self {
             vtime: 0,
             rate: 1.0,
+            reserved: 0.0,
+            reserve: 0.0,
+            looked: Nanos::ZERO,
             consumed,
             state: State::Idle,
+            due_its_cap: false,
             claims: Vec::new(),
             rates: Vec::new(),
         }
@@ -165,7 +177,7 @@ impl Fair {
         self.consumed = self.consumed.max(consumed);
         let rate = self.refresh_rates(own, rivals, processors);
         if own.demand == 0 {
-            self.charge(service, self.rate);
+            self.charge(now, service, self.rate);
             self.state = State::Idle;
             let scene = self.survey(now, rivals);
             return Decision {
@@ -177,9 +189,12 @@ impl Fair {
             };
         }
         // Who wants to run may have changed at any moment since the last look.
-        self.charge(service, (self.rate + rate) / 2.0);
+        self.charge(now, service, (self.rate + rate) / 2.0);
         let scene = self.survey(now, rivals);
-        let contended = scene.wanted + u64::from(own.demand) > u64::from(processors);
+        let wanted = scene.wanted + u64::from(own.demand);
+        let contended = wanted > u64::from(processors);
+        // Whoever comes next compares itself with what was published last.
+        let full = wanted >= u64::from(processors);
         self.place(now, rate, own.demand, contended, &scene);
         let joins = matches!(self.state, State::Idle);
         let ahead = self.ahead(now, own.slot, rivals, joins);
@@ -189,7 +204,7 @@ impl Fair {
             Turn::StepBack { .. } => 0,
         };
         let turn = match turn {
-            Turn::Run { .. } if !contended => Turn::Run {
+            Turn::Run { .. } if !full => Turn::Run {
                 look_at: now + CALM,
             },
             turn => turn,
@@ -201,19 +216,60 @@ impl Fair {
         }
     }
 
-    /// Rates of all who want to run; returns the sliver's own.
+    /// Finds the rates that virtual times pass by, of all who want to run; returns the sliver's own.
+    ///
+    /// A cap that is less than its share of the node does not count in that: the budget sees to
+    /// it. A sliver that is due all of its cap never makes room for others, since budget that it
+    /// has not used by the end of a period is lost.
     fn refresh_rates(&mut self, own: &Own, rivals: &[Rival], processors: u32) -> f64 {
+        let claim = wanted(own.claim, own.demand);
         self.claims.clear();
-        self.claims.push(wanted(own.claim, own.demand));
+        self.claims.push(claim);
         let demanding = rivals.iter().filter(|rival| rival.demand > 0);
         self.claims
             .extend(demanding.map(|rival| wanted(rival.claim, rival.demand)));
-        rates(&self.claims, processors, &mut self.rates);
-        self.rates[0].max(LEAST_RATE)
+        let filling = Filling::of(&self.claims, processors);
+        self.rates.clear();
+        self.rates
+            .extend(self.claims.iter().map(|claim| filling.spare(claim)));
+        let uncapped = Claim {
+            ceiling: MilliCpu(u32::MAX),
+            ..own.claim
+        };
+        let uncapped = wanted(uncapped, own.demand);
+        self.due_its_cap = filling.rate(&uncapped) > filling.rate(&claim);
+        if own.demand > 0 {
+            self.reserve = filling.reserve(&claim);
+        }
+        filling.spare(&uncapped)
     }
 
-    fn charge(&mut self, service: Nanos, rate: f64) {
-        self.vtime = self.vtime.saturating_add((service.0 as f64 / rate) as u64);
+    /// Charges service: what is reserved first, as far as its time has come, and what is beyond
+    /// that to the virtual time.
+    fn charge(&mut self, now: Nanos, service: Nanos, rate: f64) {
+        self.earn(now);
+        let service = service.0 as f64;
+        let reserved = self.reserved.min(service);
+        self.reserved -= reserved;
+        let passed = (service - reserved) / rate;
+        self.vtime = self.vtime.saturating_add(passed as u64);
+    }
+
+    /// The sliver no longer wants processors. The next look, if it is not for that, is that of one
+    /// who comes.
+    pub fn idle(&mut self, now: Nanos) {
+        self.earn(now);
+        self.state = State::Idle;
+    }
+
+    /// Reserved time comes while the sliver wants to run.
+    fn earn(&mut self, now: Nanos) {
+        if !matches!(self.state, State::Idle) {
+            let earned = (now - self.looked).0 as f64 * self.reserve;
+            let most = MOST_RESERVED * QUANTUM.0 as f64;
+            self.reserved = self.reserved.max(most.min(self.reserved + earned));
+        }
+        self.looked = now;
     }
 
     fn survey(&self, now: Nanos, rivals: &[Rival]) -> Scene {
@@ -262,7 +318,7 @@ impl Fair {
         };
         // What it is ahead, it is ahead in service: at another rate that is another virtual time.
         let ahead = (self.vtime - least) as f64 * self.rate / rate;
-        let quantum = QUANTUM.0 as f64 * f64::from(demand) / rate;
+        let quantum = in_vtime(demand, rate);
         let vtime = least as f64 + ahead;
         let mean = (scene.weighted + vtime * rate) / (scene.rates + rate);
         // Credit ends below the last of the others, not below their mean: one with a large rate and
@@ -280,13 +336,16 @@ impl Fair {
     }
 
     /// Processors wanted by rivals whose turn it is before this sliver's. Of several with the same
-    /// virtual time the one with the least slot is first, but nobody is before one who joins.
+    /// virtual time the one with the least slot is first, but nobody is before one who joins. Who
+    /// runs and has a reserve may run on that.
     fn ahead(&self, now: Nanos, slot: usize, rivals: &[Rival], joins: bool) -> u64 {
         rivals
             .iter()
             .filter(|rival| {
                 let vtime = believable(rival.vtime, now);
-                vtime < self.vtime || (vtime == self.vtime && rival.slot < slot && !joins)
+                vtime < self.vtime
+                    || (vtime == self.vtime && rival.slot < slot && !joins)
+                    || (rival.claim.reserve > MilliCpu(0) && !rival.waiting && !joins)
             })
             .map(|rival| u64::from(rival.demand))
             .sum()
@@ -302,7 +361,12 @@ impl Fair {
     ) -> Turn {
         let processors = u64::from(processors);
         let quantum = Nanos(QUANTUM.0 * u64::from(demand));
-        let outranked = ahead >= processors;
+        let enough = match self.state {
+            State::Waiting { .. } => QUANTUM,
+            _ => SCRAP,
+        };
+        let entitled = self.due_its_cap || self.reserved >= enough.0 as f64;
+        let outranked = ahead >= processors && !entitled;
         let (mut due, mut free) = (None, None);
         match self.state {
             State::Running { quantum_from } => {
@@ -328,7 +392,8 @@ impl Fair {
                 due = (!outranked).then(|| due_before.unwrap_or(now));
                 let has_waited =
                     |since: Option<Nanos>, span| since.is_some_and(|since| now - since >= span);
-                if (room && !outranked)
+                if entitled
+                    || (room && !outranked)
                     || has_waited(free, PATIENCE)
                     || has_waited(due, QUANTUM + QUANTUM)
                 {
@@ -341,7 +406,11 @@ impl Fair {
             PATIENCE
         } else {
             let turns = 1 + (ahead + 1).saturating_sub(processors) / processors;
-            Nanos(QUANTUM.0.saturating_mul(turns)).min(LONGEST_WAIT)
+            let lacking = (QUANTUM.0 as f64 - self.reserved).max(0.0);
+            let reserved = Nanos((lacking / self.reserve) as u64);
+            Nanos(QUANTUM.0.saturating_mul(turns))
+                .min(LONGEST_WAIT)
+                .min(reserved)
         };
         Turn::StepBack {
             look_at: now + span,
@@ -369,6 +438,11 @@ fn run(now: Nanos, service: Nanos, demand: u32) -> Turn {
     Turn::Run {
         look_at: now + Nanos(service.0 / u64::from(demand)),
     }
+}
+
+/// A quantum of virtual time.
+fn in_vtime(demand: u32, rate: f64) -> f64 {
+    QUANTUM.0 as f64 * f64::from(demand) / rate
 }
 
 /// A claim as far as it can be used.

@@ -167,6 +167,9 @@ impl Governor {
         state.advance(now);
         state.busy = state.busy.saturating_sub(1);
         state.idle_since = now;
+        if state.busy == 0 && !self.sleeps_unseen {
+            state.fair.idle(now);
+        }
         if state.busy == 0 && state.hold.is_some() {
             // It stands still for another reason now, and looks when that has gone.
             state.release(now);

@@ -20,19 +20,57 @@ pub struct Claim {
 /// The part of the node that cannot be reserved, so that whoever has no reserve still moves.
 const UNRESERVED: f64 = 0.001;
 
+/// The least rate that arithmetic is done with.
+const LEAST: f64 = 1e-9;
+
 /// Rates in processors for those who make these claims at the same time, in their order.
 ///
 /// Each is its reserve and a part of the rest by its share, but at most its ceiling; their sum is
 /// the node's processors or, if that is less, the sum of the ceilings. Reserves that the node
 /// cannot honour are scaled down alike.
 pub fn rates(claims: &[Claim], processors: u32, out: &mut Vec<f64>) {
-    let ceilings: f64 = claims.iter().map(ceiling).sum();
-    let reserves: f64 = claims.iter().map(reserve).sum();
-    let capacity = f64::from(processors).min(ceilings);
-    let scale = (f64::from(processors) * (1.0 - UNRESERVED) / reserves).min(1.0);
-    let level = level(claims, capacity, scale);
+    let filling = Filling::of(claims, processors);
     out.clear();
-    out.extend(claims.iter().map(|claim| at(claim, scale, level)));
+    out.extend(claims.iter().map(|claim| filling.rate(claim)));
+}
+
+/// What comes of all claims together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filling {
+    /// What is left of reserves.
+    scale: f64,
+    /// What a unit of share is worth, in processors.
+    level: f64,
+}
+
+impl Filling {
+    pub(super) fn of(claims: &[Claim], processors: u32) -> Self {
+        let ceilings: f64 = claims.iter().map(ceiling).sum();
+        let reserves: f64 = claims.iter().map(reserve).sum();
+        let capacity = f64::from(processors).min(ceilings);
+        let scale = (f64::from(processors) * (1.0 - UNRESERVED) / reserves).min(1.0);
+        Self {
+            scale,
+            level: level(claims, capacity, scale),
+        }
+    }
+
+    /// The rate of one of the claims.
+    pub(super) fn rate(&self, claim: &Claim) -> f64 {
+        let share = f64::from(claim.share);
+        (self.reserve(claim) + self.level * share).min(ceiling(claim))
+    }
+
+    /// What of it is reserved.
+    pub(super) fn reserve(&self, claim: &Claim) -> f64 {
+        reserve(claim) * self.scale
+    }
+
+    /// What of it is not. Never nothing, since somebody may divide by it.
+    pub(super) fn spare(&self, claim: &Claim) -> f64 {
+        let rate = self.rate(claim);
+        (rate - self.reserve(claim)).max(rate / 100.0).max(LEAST)
+    }
 }
 
 /// What a unit of share is worth.
@@ -61,11 +99,6 @@ fn level(claims: &[Claim], capacity: f64, scale: f64) -> f64 {
         }
         level = next;
     }
-}
-
-fn at(claim: &Claim, scale: f64, level: f64) -> f64 {
-    let share = f64::from(claim.share);
-    (reserve(claim) * scale + level * share).min(ceiling(claim))
 }
 
 fn ceiling(claim: &Claim) -> f64 {

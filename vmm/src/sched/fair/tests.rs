@@ -181,7 +181,7 @@ fn waiting(slot: usize, vtime: Nanos) -> Rival {
 #[test]
 fn alone_it_runs_and_looks_rarely() {
     let mut fair = Fair::new(ms(3));
-    let decision = fair.look(ms(100), ms(3), &own(0, 1), &[], 1);
+    let decision = fair.look(ms(100), ms(3), &own(0, 1), &[], 2);
     let calm = Decision {
         turn: Turn::Run { look_at: ms(150) },
         wake: None,
