@@ -8,4 +8,5 @@ pub mod ledger;
 pub mod preempt;
 pub(crate) mod quota;
 pub(crate) mod seat;
+pub mod sim;
 mod turnstile;

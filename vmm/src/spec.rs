@@ -34,7 +34,7 @@
 mod console;
 mod cpu;
 mod disk;
-mod fields;
+pub(crate) mod fields;
 mod kernel;
 mod mistakes;
 mod names;

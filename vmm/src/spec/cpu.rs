@@ -61,7 +61,7 @@ impl Default for CpuLimits {
 
 impl CpuLimits {
     /// Reads the fields of a sliver with so many vCPUs.
-    pub(super) fn read(fields: &mut Fields, vcpus: usize) -> Self {
+    pub(crate) fn read(fields: &mut Fields, vcpus: usize) -> Self {
         let wanted = CpuChange::read(fields);
         wanted
             .apply(&Self::default(), vcpus)

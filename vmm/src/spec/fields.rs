@@ -14,7 +14,7 @@ const MAX_MISTAKES: usize = 32;
 /// Bytes of a field's name or of a problem that are shown, about.
 const MAX_SHOWN: usize = 300;
 
-pub(super) struct Fields {
+pub(crate) struct Fields {
     /// Where the object is in the document: empty, or such as `disks[1].`.
     path: String,
     object: Map<String, Value>,
@@ -23,7 +23,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    pub(super) fn parse(text: &[u8]) -> Result<Self, SpecError> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, SpecError> {
         let whole = |problem: String| SpecError {
             mistakes: vec![Mistake {
                 field: "spec".to_owned(),
@@ -50,7 +50,7 @@ impl Fields {
     }
 
     /// Notes a mistake. What a document holds is shown in one line and cut: it may be anything.
-    pub(super) fn mistake(&mut self, field: &str, problem: String) {
+    pub(crate) fn mistake(&mut self, field: &str, problem: String) {
         self.mistakes.push(Mistake {
             field: shown(&format!("{}{field}", self.path), MAX_SHOWN),
             problem: shown(&problem, MAX_SHOWN),
@@ -58,7 +58,7 @@ impl Fields {
     }
 
     /// Ends reading: what is left over is a mistake, too.
-    pub(super) fn finish(mut self) -> Vec<Mistake> {
+    pub(crate) fn finish(mut self) -> Vec<Mistake> {
         self.refuse_others();
         if self.mistakes.len() > MAX_MISTAKES {
             let more = self.mistakes.len() - MAX_MISTAKES;
@@ -73,12 +73,12 @@ impl Fields {
         let mut others: Vec<String> = self.object.keys().cloned().collect();
         others.retain(|key| !known.contains(key.as_str()));
         for key in others {
-            self.mistake(&key, "is not a field of a spec".to_owned());
+            self.mistake(&key, "is not a known field".to_owned());
         }
     }
 
     /// Has `read` read the object that is this field's value, if there is one.
-    pub(super) fn object<T>(
+    pub(crate) fn object<T>(
         &mut self,
         field: &'static str,
         read: impl FnOnce(&mut Self) -> T,
@@ -89,7 +89,7 @@ impl Fields {
 
     /// Has `read` read each of the objects in the list that is this field's value. Objects that are
     /// none, or wrong, are left out; of a list with more than `max`, the rest is not looked at.
-    pub(super) fn objects<T>(
+    pub(crate) fn objects<T>(
         &mut self,
         field: &'static str,
         max: usize,
@@ -151,7 +151,7 @@ impl Fields {
         self.mistake(field, format!("is {}, not {wanted}", kind(value)));
     }
 
-    pub(super) fn required_u64(&mut self, field: &'static str) -> Option<u64> {
+    pub(crate) fn required_u64(&mut self, field: &'static str) -> Option<u64> {
         let value = self.required(field)?;
         self.as_u64(field, &value)
     }
@@ -164,7 +164,7 @@ impl Fields {
         number
     }
 
-    pub(super) fn required_parsed<T>(
+    pub(crate) fn required_parsed<T>(
         &mut self,
         field: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -173,7 +173,7 @@ impl Fields {
         self.parsed(field, &value, parse)
     }
 
-    pub(super) fn optional_parsed<T>(
+    pub(crate) fn optional_parsed<T>(
         &mut self,
         field: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -201,13 +201,13 @@ impl Fields {
         }
     }
 
-    pub(super) fn optional_u64(&mut self, field: &'static str) -> Option<u64> {
+    pub(crate) fn optional_u64(&mut self, field: &'static str) -> Option<u64> {
         let value = self.get(field)?;
         self.as_u64(field, &value)
     }
 
     /// What `read` makes of the field's value, which is to be what `wanted` says.
-    pub(super) fn optional_with<T>(
+    pub(crate) fn optional_with<T>(
         &mut self,
         field: &'static str,
         wanted: &str,
@@ -221,7 +221,7 @@ impl Fields {
         read
     }
 
-    pub(super) fn optional_ranged_u64(
+    pub(crate) fn optional_ranged_u64(
         &mut self,
         field: &'static str,
         min: u64,
@@ -235,7 +235,7 @@ impl Fields {
         Some(number)
     }
 
-    pub(super) fn ranged_u64(
+    pub(crate) fn ranged_u64(
         &mut self,
         field: &'static str,
         min: u64,
@@ -245,7 +245,7 @@ impl Fields {
         self.optional_ranged_u64(field, min, max).unwrap_or(default)
     }
 
-    pub(super) fn bool(&mut self, field: &'static str, default: bool) -> bool {
+    pub(crate) fn bool(&mut self, field: &'static str, default: bool) -> bool {
         match self.get(field) {
             None => default,
             Some(Value::Bool(value)) => value,
@@ -256,7 +256,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn strings(&mut self, field: &'static str) -> Vec<String> {
+    pub(crate) fn strings(&mut self, field: &'static str) -> Vec<String> {
         let list = match self.get(field) {
             None => return Vec::new(),
             Some(Value::Array(list)) => list,

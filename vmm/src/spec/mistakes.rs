@@ -20,7 +20,7 @@ impl fmt::Display for Mistake {
 /// All mistakes of a spec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct SpecError {
-    pub(super) mistakes: Vec<Mistake>,
+    pub(crate) mistakes: Vec<Mistake>,
 }
 
 impl SpecError {
