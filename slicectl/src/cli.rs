@@ -59,6 +59,8 @@ pub enum Command {
     Top(TopArgs),
     /// List the ledger's entries, and find those that do not tell the truth
     Ledger(LedgerArgs),
+    /// Try the CPU scheduler with slivers that are only imagined
+    Simulate(SimulateArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write those of all commands into a directory
@@ -376,6 +378,38 @@ pub struct LedgerArgs {
     /// For how long claims are compared with what the kernel counts
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub interval: String,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `simulate`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::SIMULATE, after_long_help = examples::SIMULATE_LONG)]
+pub struct SimulateArgs {
+    /// A built-in workload or a JSON file [default: steady]
+    pub workload: Option<String>,
+    /// List the built-in workloads
+    #[arg(long)]
+    pub list: bool,
+    /// About so many slivers in all, in the workload's proportion
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=crate::simulate::MOST_SLIVERS))]
+    pub slivers: Option<u32>,
+    /// Processors of the node
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub cpus: u32,
+    /// How long, in simulated seconds
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+    /// What chance is drawn from: the same gives the same
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seed: u64,
+    /// Period of all budgets in milliseconds, 1 to 100 [default: the workload's]
+    #[arg(long, value_name = "MS")]
+    pub period: Option<u32>,
+    /// What it takes to get a vCPU out of its guest, in microseconds
+    #[arg(long, value_name = "N", default_value = "45", value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub kick_us: u32,
     /// Print it as JSON
     #[arg(long)]
     pub json: bool,

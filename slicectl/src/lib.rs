@@ -27,6 +27,7 @@ pub mod report;
 pub mod run;
 pub mod rundir;
 pub mod signals;
+pub mod simulate;
 pub mod source_tree;
 pub mod steer;
 pub mod text;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Limits(args) => limits::run(&args.command),
         Command::Top(args) => top::run(args),
         Command::Ledger(args) => ledger::run(args),
+        Command::Simulate(args) => simulate::run(args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
         Command::Symbolise(args) => Ok(if backtrace::look_up(args) { 0 } else { FAILED }),

@@ -184,6 +184,43 @@ process. AHEAD is how far its virtual time is ahead of the least of those that w
 
 Exit code 1 if an entry does not tell the truth; what is wrong is told on stderr.";
 
+macro_rules! simulate_examples {
+    () => {
+        "\
+Examples:
+  slicectl simulate --list
+  slicectl simulate reserve
+  slicectl simulate theft-nap --seconds 60 --seed 7
+  slicectl simulate crowd --slivers 5000 --cpus 16 --json
+  slicectl simulate ./workload.json --period 100"
+    };
+}
+
+pub(super) const SIMULATE: &str = simulate_examples!();
+
+pub(super) const SIMULATE_LONG: &str = concat!(
+    simulate_examples!(),
+    "
+
+The scheduler is the monitor's own; host, guests and clock are imagined, so that a minute of a
+thousand slivers takes seconds and the same seed gives the same result anywhere.
+
+DUE is what each sliver of a group could have by quotas and by what the others want, in percent of a
+processor, and GOT what they used in the mean. ERROR is how far that is from what was due, THEFT what
+the one with most got beyond it, both in percent of what was due. WAKE is the time from waking to
+running.
+
+A workload file has groups of slivers with the quotas of a spec:
+
+  { \"about\": \"a hog and two that sleep\", \"groups\": [
+    { \"name\": \"hog\", \"behaviour\": \"steady\", \"vcpus\": 2, \"cpu_cap\": 150 },
+    { \"name\": \"io\", \"count\": 2, \"behaviour\": \"cycle\", \"run_us\": 200,
+      \"sleep_us\": 5000, \"spread_pct\": 50, \"cpu_share\": 3, \"start_ms\": 1000 } ] }
+
+Behaviours: steady; cycle (run_us, sleep_us, spread_pct); edge (sleep_us): sleeps across the end of
+each of its periods; rotate (run_us): one vCPU after the other. exit_us: how long exits are put off."
+);
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   source <(slicectl completions bash)
