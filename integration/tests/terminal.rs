@@ -1,4 +1,5 @@
-//! `slicectl run` on a terminal: who gets the keys, and that the terminal is afterwards as it was.
+//! `slicectl run` and `top` on a terminal: who gets the keys, and that the terminal is afterwards as it
+//! was.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -31,6 +32,23 @@ impl Session {
     fn start(detach_keys: &str) -> Self {
         artifacts::slicevmm();
         artifacts::image("lines");
+        let session = Self::begin(&[
+            "run",
+            "lines",
+            "--no-build",
+            "--name",
+            "ada",
+            "--console",
+            "stdio",
+            "--detach-keys",
+            detach_keys,
+        ]);
+        session.wait_for("ready");
+        session
+    }
+
+    /// `slicectl` with these arguments.
+    fn begin(args: &[&str]) -> Self {
         let place = TempDir::with_prefix("slicevisor-test-").expect("a directory is made");
         let outside = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("a terminal is made");
@@ -40,20 +58,12 @@ impl Session {
         let options = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let inside = open(name, options, Mode::empty()).expect("it opens");
         let stdio = || inside.try_clone().expect("another descriptor");
+        let before = tcgetattr(&inside).expect("a terminal");
         // A session's leader, whose group gets the terminal's signals.
         let child = Command::new("setsid")
             .arg("--ctty")
             .arg(artifacts::slicectl())
-            .args([
-                "run",
-                "lines",
-                "--no-build",
-                "--name",
-                "ada",
-                "--console",
-                "stdio",
-            ])
-            .args(["--detach-keys", detach_keys])
+            .args(args)
             .current_dir(artifacts::workspace())
             .env("SLICEVISOR_RUN_DIR", place.path().join("run"))
             .stdin(stdio())
@@ -64,7 +74,7 @@ impl Session {
         let shown = Arc::new(Mutex::new(Vec::new()));
         let outside = File::from(outside);
         let session = Self {
-            before: tcgetattr(&inside).expect("a terminal"),
+            before,
             outside,
             inside,
             shown,
@@ -72,7 +82,6 @@ impl Session {
             _place: place,
         };
         session.keep_what_is_shown();
-        session.wait_for("ready");
         session
     }
 
@@ -166,4 +175,30 @@ fn the_terminal_is_as_before_when_a_signal_has_ended_slicectl() {
         assert_eq!(session.wait().code(), Some(143), "{}", session.shown());
         assert!(session.is_as_before(), "after {signal:?}");
     }
+}
+
+#[test]
+fn top_sorts_by_keys_and_leaves_the_terminal_as_it_was() {
+    let mut session = Session::begin(&["top", "--interval", "100ms"]);
+    session.wait_for("0 slivers");
+    session.wait_for("CPU%*");
+    session.type_keys("m");
+    session.wait_for("MEM*");
+    session.type_keys(">");
+    session.wait_for("RX/s*");
+    assert!(!session.is_as_before());
+    session.type_keys("q");
+    assert_eq!(session.wait().code(), Some(0), "{}", session.shown());
+    assert!(session.is_as_before());
+    // The screen that was there before, and its cursor.
+    session.wait_for("\x1b[?25h\x1b[?1049l");
+}
+
+#[test]
+fn top_leaves_the_terminal_as_it_was_when_a_signal_ends_it() {
+    let mut session = Session::begin(&["top"]);
+    session.wait_for("0 slivers");
+    kill_process(Pid::from_child(&session.child), Signal::TERM).expect("it is there");
+    assert_eq!(session.wait().code(), Some(0), "{}", session.shown());
+    assert!(session.is_as_before());
 }

@@ -60,9 +60,10 @@ impl Backstop {
             if ended.recv_timeout(SETTLE) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
-            match put_up(&fenced) {
+            let put_up = put_up(&fenced);
+            sweep();
+            match put_up {
                 Ok(group) => {
-                    sweep();
                     let _ = ended.recv();
                     group.remove();
                 }

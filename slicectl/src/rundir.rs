@@ -28,7 +28,7 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 pub const EXIT_RECORD: &str = "exit.json";
 
 /// The ledger in which slivers share the processors. No sliver's name begins with a dot.
-const LEDGER: &str = ".ledger";
+pub const LEDGER: &str = ".ledger";
 
 /// The longest path a socket can be bound to (`sun_path` holds 108 bytes with the terminator).
 const MAX_SOCKET_PATH: usize = 107;

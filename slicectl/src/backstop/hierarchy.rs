@@ -84,7 +84,7 @@ impl Hierarchy {
     }
 
     /// The group of process `pid`.
-    pub(super) fn group_of(&self, pid: u32) -> Option<PathBuf> {
+    pub fn group_of(&self, pid: u32) -> Option<PathBuf> {
         let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         Self::of(&mounts, &cgroup).map(|found| found.own)
