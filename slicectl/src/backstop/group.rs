@@ -20,9 +20,6 @@ pub(super) const PARENT: &str = "slicevisor";
 /// have controllers holds no process itself.
 const ASIDE: &str = "slicectl";
 
-/// How often it is tried anew when somebody who sweeps has removed the group again.
-const ATTEMPTS: usize = 3;
-
 /// How often and how soon a group is tried to be removed whose last process is on its way out.
 const REMOVALS: usize = 20;
 const AGAIN: Duration = Duration::from_millis(5);
@@ -56,10 +53,13 @@ impl Group {
     ) -> Result<Self, Absent> {
         let mut absent = Absent::NotAllowed;
         for place in hierarchy.places() {
-            for _ in 0..ATTEMPTS {
-                match Self::put_up_in(hierarchy, place, fenced, figures) {
+            // The sliver's name may be that of another run directory's, too.
+            let other = format!("{}.{}", fenced.name, fenced.pid);
+            for name in [&fenced.name, &other, &other] {
+                let parent = place.join(PARENT);
+                match Self::put_up_in(hierarchy, &parent.join(name), fenced, figures) {
                     Ok(group) => return Ok(group),
-                    Err((_, error)) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err((_, error)) if is_taken(&error) => {}
                     Err((_, error)) if is_forbidden(&error) => break,
                     Err((path, error)) => {
                         absent = failed(&path, &error);
@@ -73,55 +73,61 @@ impl Group {
 
     fn put_up_in(
         hierarchy: &Hierarchy,
-        place: &Path,
+        dir: &Path,
         fenced: &Fenced,
         figures: &Figures,
     ) -> Result<Self, (PathBuf, io::Error)> {
-        let parent = place.join(PARENT);
         let at = |path: &Path| {
             let path = path.to_owned();
             move |error| (path, error)
         };
+        let parent = dir.parent().unwrap_or(dir);
+        let place = parent.parent().unwrap_or(parent);
         let mut left = None;
         if hierarchy.version == Version::V2 {
             left = delegate(place, &hierarchy.own, fenced.pid).map_err(at(place))?;
         }
-        let mut group = Self {
+        let group = Self {
             version: hierarchy.version,
-            dir: PathBuf::new(),
+            dir: dir.to_owned(),
             left,
         };
-        let made = make(&parent)
-            .map_err(at(&parent))
+        let made = make(parent)
             .and_then(|()| match hierarchy.version {
                 Version::V1 => Ok(()),
-                Version::V2 => enable(&parent).map_err(at(&parent)),
+                Version::V2 => enable(parent),
             })
-            .and_then(|()| free_name(&parent, fenced).map_err(at(&parent)));
-        match made {
-            Ok(dir) => group.dir = dir,
-            Err(error) => {
-                group.come_back();
-                return Err(error);
-            }
+            .map_err(at(parent))
+            .and_then(|()| make_new(dir).map_err(at(dir)));
+        if let Err(error) = made {
+            group.come_back();
+            return Err(error);
         }
-        let entered = group.write(figures).and_then(|()| {
-            match is_child(fenced.pid) {
-                true => fs::write(group.dir.join("cgroup.procs"), fenced.pid.to_string()),
-                // It has ended, and its number may be another's.
-                false => Err(io::ErrorKind::PermissionDenied.into()),
-            }
-        });
-        match entered {
+        match group.write(figures).and_then(|()| group.enter(fenced.pid)) {
             Ok(()) => {
                 group.weigh_parent();
                 Ok(group)
             }
             Err(error) => {
-                let dir = group.dir.clone();
                 group.remove();
-                Err((dir, error))
+                Err((group.dir, error))
             }
+        }
+    }
+
+    /// Moves the monitor `pid`. Two that take over what another has left may find each other there:
+    /// then neither may stay.
+    fn enter(&self, pid: u32) -> io::Result<()> {
+        if !is_child(pid) {
+            // It has ended, and its number may be another's.
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let procs = self.dir.join("cgroup.procs");
+        fs::write(&procs, pid.to_string())?;
+        let inside = fs::read_to_string(&procs)?;
+        match inside.split_whitespace().all(|one| one == pid.to_string()) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::AlreadyExists.into()),
         }
     }
 
@@ -288,19 +294,10 @@ fn make(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// A group under the sliver's name. One of that name may be in use: slivers of other run directories
-/// have names of their own.
-fn free_name(parent: &Path, fenced: &Fenced) -> io::Result<PathBuf> {
-    let dir = parent.join(&fenced.name);
-    // One that a killed slicectl has left holds nobody.
-    let _ = fs::remove_dir(&dir);
-    match fs::create_dir(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let dir = parent.join(format!("{}.{}", fenced.name, fenced.pid));
-            make(&dir).map(|()| dir)
-        }
-        made => made.map(|()| dir),
-    }
+/// Makes a group that is not there. One that a killed slicectl has left holds nobody.
+fn make_new(dir: &Path) -> io::Result<()> {
+    let _ = fs::remove_dir(dir);
+    fs::create_dir(dir)
 }
 
 /// Whether process `pid` is a child of this one.
@@ -308,6 +305,12 @@ fn is_child(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
     parent.and_then(|pid| pid.trim().parse().ok()) == Some(std::process::id())
+}
+
+/// Whether somebody else has the name, or has swept the group away before anybody was in it.
+fn is_taken(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, NotFound};
+    matches!(error.kind(), AlreadyExists | NotFound)
 }
 
 /// Whether the host is set up so that this cannot be done, and nothing is wrong.
