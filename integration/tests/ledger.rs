@@ -20,7 +20,9 @@ struct Entry {
 
 impl Node {
     fn new() -> Self {
-        Self(TempDir::with_prefix("slicevisor-test-").expect("a directory"))
+        Self(
+            TempDir::with_prefix_in("slicevisor-test-", "/dev/shm").expect("a directory in memory"),
+        )
     }
 
     fn path(&self) -> PathBuf {

@@ -24,6 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::thread::futex;
 
 pub use error::{LedgerError, LedgerEvent, Refusal};
+pub use file::is_in_memory;
 pub use layout::{Flaw, SLOTS};
 pub use view::{LedgerView, State, Statement, ViewError, ViewedEntry};
 

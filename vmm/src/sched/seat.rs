@@ -6,20 +6,21 @@ use std::time::{Duration, Instant};
 
 use super::fair::Claim;
 use super::governor::{Governor, processors};
-use super::ledger::{Ledger, LedgerError};
+use super::ledger::{Ledger, LedgerError, LedgerEvent};
 use crate::say::say;
 
 /// How often the seat is looked after.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How long a ledger that could not be had is not tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// A seat to look after.
 #[derive(Debug)]
 pub(crate) struct Seat {
     path: PathBuf,
     name: String,
-    looked: Instant,
-    /// Whether it was told that there is no ledger.
-    told: bool,
+    look_at: Instant,
 }
 
 impl Seat {
@@ -28,30 +29,35 @@ impl Seat {
         Self {
             path,
             name: name.to_owned(),
-            looked: Instant::now(),
-            told: false,
+            look_at: Instant::now() + EVERY,
         }
     }
 
     /// Sees to it that the sliver is in the ledger that others use, now and then.
     pub(crate) fn keep(&mut self, governor: &Governor) {
-        if self.looked.elapsed() < EVERY {
+        if Instant::now() < self.look_at {
             return;
         }
-        self.looked = Instant::now();
-        match governor.ledger() {
+        self.look_at = Instant::now() + EVERY;
+        let had = match governor.ledger() {
             Some(ledger) if ledger.is_current() => return,
-            Some(_) => governor.join(None),
-            // What could not be had at the start is not tried for ever.
-            None if self.told => return,
-            None => {}
+            Some(_) => true,
+            None => false,
+        };
+        if had {
+            governor.join(None);
         }
-        match join(&self.path, &self.name, governor.own_claim()) {
-            Ok(Some(ledger)) => governor.join(Some(ledger)),
-            Ok(None) => self.told = true,
+        match Ledger::join(&self.path, &self.name, processors(), governor.own_claim()) {
+            Ok((ledger, event)) => {
+                tell(event);
+                governor.join(Some(ledger));
+            }
             Err(error) => {
-                say(&error.to_string());
-                self.told = true;
+                self.look_at = Instant::now() + AGAIN_AFTER;
+                // Otherwise it has been told already.
+                if had {
+                    say(&format!("{error}; it runs without a ledger"));
+                }
             }
         }
     }
@@ -62,9 +68,7 @@ impl Seat {
 pub(crate) fn join(path: &Path, name: &str, claim: Claim) -> Result<Option<Ledger>, LedgerError> {
     match Ledger::join(path, name, processors(), claim) {
         Ok((ledger, event)) => {
-            if let Some(event) = event {
-                say(&event.to_string());
-            }
+            tell(event);
             Ok(Some(ledger))
         }
         Err(error) if error.is_refusal() => Err(error),
@@ -72,5 +76,11 @@ pub(crate) fn join(path: &Path, name: &str, claim: Claim) -> Result<Option<Ledge
             say(&format!("{error}; it runs without a ledger"));
             Ok(None)
         }
+    }
+}
+
+fn tell(event: Option<LedgerEvent>) {
+    if let Some(event) = event {
+        say(&event.to_string());
     }
 }

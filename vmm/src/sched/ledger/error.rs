@@ -21,6 +21,12 @@ pub enum LedgerError {
         /// What is there.
         what: &'static str,
     },
+    /// It would be on a disk.
+    #[error(
+        "ledger {}: is not in memory, and who writes to it could have to wait for a disk; name one \
+         in /dev/shm or another tmpfs", .0.display()
+    )]
+    NotInMemory(PathBuf),
     /// Slivers of another version share it.
     #[error(
         "ledger {}: is of version {version} and in use; name another, or end the slivers of that \

@@ -54,6 +54,10 @@ pub(super) struct LedgerFile {
 /// Opens the ledger at `path`, makes it if there is none, and replaces what is none. The file is
 /// locked when this returns.
 pub(super) fn open_locked(path: &Path) -> Result<(LedgerFile, Option<LedgerEvent>), LedgerError> {
+    let directory = path.parent().unwrap_or(path);
+    if !is_in_memory(directory).map_err(|source| LedgerError::use_of(path, source))? {
+        return Err(LedgerError::NotInMemory(path.to_owned()));
+    }
     let deadline = Instant::now() + PATIENCE;
     let mut event = None;
     while Instant::now() < deadline {
@@ -82,6 +86,16 @@ pub(super) fn open_locked(path: &Path) -> Result<(LedgerFile, Option<LedgerEvent
         }
     }
     Err(LedgerError::Busy(path.to_owned()))
+}
+
+/// Whether what is written to files of a directory never waits for a disk. A mapped page of a file on
+/// one is made read-only whenever it is written back, and who writes to it then waits for that.
+pub fn is_in_memory(directory: &Path) -> io::Result<bool> {
+    // linux/magic.h
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    let kind = rustix::fs::statfs(directory)?.f_type as u64;
+    Ok(kind == TMPFS || kind == RAMFS)
 }
 
 /// Whether that file is what `path` leads to.

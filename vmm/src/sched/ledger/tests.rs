@@ -33,7 +33,7 @@ struct Place(TempDir);
 
 impl Place {
     fn new() -> Self {
-        Self(TempDir::with_prefix("ledger-").expect("a directory"))
+        Self(TempDir::with_prefix_in("ledger-", "/dev/shm").expect("a directory in memory"))
     }
 
     fn path(&self) -> PathBuf {
@@ -305,7 +305,13 @@ fn what_cannot_be_a_ledger_is_told() {
         assert!(!error.is_refusal());
     }
     let error = Ledger::join(Path::new("/nonexistent/ledger"), "a", 2, claim(1, 0));
-    assert!(matches!(error, Err(LedgerError::Make { .. })), "{error:?}");
+    assert!(matches!(error, Err(LedgerError::Use { .. })), "{error:?}");
+    // The kernel's own are on no disk either, but nothing can be made there.
+    let error = Ledger::join(Path::new("/proc/ledger"), "a", 2, claim(1, 0));
+    assert!(
+        matches!(error, Err(LedgerError::NotInMemory(_))),
+        "{error:?}"
+    );
 }
 
 #[test]
