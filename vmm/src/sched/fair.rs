@@ -128,6 +128,8 @@ enum State {
 struct Scene {
     /// Their least virtual time.
     least: Option<u64>,
+    /// The longest of their quanta, in virtual time.
+    longest: f64,
     /// Sum of their rates, and of their virtual times by their rates.
     rates: f64,
     weighted: f64,
@@ -275,6 +277,7 @@ impl Fair {
     fn survey(&self, now: Nanos, rivals: &[Rival]) -> Scene {
         let mut scene = Scene {
             least: None,
+            longest: 0.0,
             rates: 0.0,
             weighted: 0.0,
             active: 0,
@@ -285,6 +288,7 @@ impl Fair {
         for (rival, rate) in demanding.zip(&self.rates[1..]) {
             let vtime = believable(rival.vtime, now);
             scene.least = Some(scene.least.map_or(vtime, |least| least.min(vtime)));
+            scene.longest = scene.longest.max(in_vtime(rival.demand, *rate));
             scene.rates += rate;
             scene.weighted += vtime as f64 * rate;
             scene.wanted += u64::from(rival.demand);
@@ -321,12 +325,12 @@ impl Fair {
         let quantum = in_vtime(demand, rate);
         let vtime = least as f64 + ahead;
         let mean = (scene.weighted + vtime * rate) / (scene.rates + rate);
-        // Credit ends below the last of the others, not below their mean: one with a large rate and
-        // so short quanta would else never come before many with small rates, who lie far apart.
+        // Credit ends below the last of the others, not below their mean, and is worth at least a
+        // quantum of theirs: one with a large rate, and so with short quanta, would else lose what
+        // it is owed while those with small rates have theirs.
         let last = scene.least.map_or(vtime, |least| least as f64);
-        let vtime = vtime
-            .max(last - MOST_CREDIT * quantum)
-            .min(mean + MOST_DEBT * quantum);
+        let credit = (MOST_CREDIT * quantum).max(2.0 * scene.longest);
+        let vtime = vtime.max(last - credit).min(mean + MOST_DEBT * quantum);
         self.vtime = believable(vtime as u64, now);
         if !contended {
             // Nobody is owed anything.

@@ -157,6 +157,21 @@ fn all_mistakes_of_a_workload_are_told_at_once() {
     );
 }
 
+#[test]
+fn a_rival_with_long_quanta_costs_nobody_its_share() {
+    let text = json!({ "groups": [
+        { "name": "large", "cpu_share": 4, "behaviour": "steady" },
+        { "name": "small", "cpu_share": 1, "behaviour": "steady" },
+    ] });
+    let workload = Workload::parse(text.to_string().as_bytes()).unwrap();
+    let setup = Setup {
+        processors: 1,
+        ..Setup::default()
+    };
+    let report = simulate(&workload, &setup);
+    assert!(worst_share_error(&report) <= 2.0, "{report:#?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
