@@ -321,8 +321,11 @@ impl Fair {
             Some(least) => least.min(self.vtime),
         };
         // What it is ahead, it is ahead in service: at another rate that is another virtual time.
-        let ahead = (self.vtime - least) as f64 * self.rate / rate;
+        // That is not believed of more than a few quanta: `least` is what somebody has published.
         let quantum = in_vtime(demand, rate);
+        let before = in_vtime(demand, self.rate).max(scene.longest);
+        let ahead = (self.vtime - least) as f64;
+        let ahead = ahead + ahead.min(MOST_CREDIT * before) * (self.rate / rate - 1.0);
         let vtime = least as f64 + ahead;
         let mean = (scene.weighted + vtime * rate) / (scene.rates + rate);
         // Credit ends below the last of the others, not below their mean, and is worth at least a

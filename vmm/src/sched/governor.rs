@@ -150,12 +150,12 @@ impl Governor {
             if state.busy == 1 && (state.contended || paused > SHORT_PAUSE) {
                 state.plan.end = Nanos::ZERO;
             }
-            state.demand = if state.hold.is_some() {
-                state.demand
-            } else {
-                state.busy
-            };
-            state.publish(now);
+            // Its virtual time is of the past until it has looked: others would take it for one
+            // who has had nothing since.
+            if state.plan.end != Nanos::ZERO && state.hold.is_none() {
+                state.demand = state.busy;
+                state.publish(now);
+            }
         }
         self.schedule(&state, now);
     }
@@ -176,7 +176,8 @@ impl Governor {
             state.plan.end = Nanos::ZERO;
         }
         if !self.sleeps_unseen && state.ledger.is_some() && state.hold.is_none() {
-            state.demand = state.busy;
+            let looked = state.plan.end != Nanos::ZERO;
+            state.demand = if looked { state.busy } else { 0 };
             state.publish(now);
         }
         self.schedule(&state, now);

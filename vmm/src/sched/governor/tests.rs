@@ -133,3 +133,29 @@ fn who_is_woken_does_not_wait() {
     governor.wake();
     governor.wait(&ticket, Nanos::NEVER);
 }
+
+#[test]
+fn rivals_see_a_sliver_once_it_has_its_place_among_them() {
+    let place = tempfile::TempDir::with_prefix_in("ledger-", "/dev/shm").unwrap();
+    let path = place.path().join("ledger");
+    let join = |name| {
+        let claim = Claim::of(&CpuLimits::default(), 1, 2);
+        Ledger::join(&path, name, 2, claim).unwrap().0
+    };
+    let (rival, mut seen) = (join("rival"), Vec::new());
+    let governor = Governor::new(CpuLimits::default(), 1, false, Nanos(0));
+    governor.join(Some(join("own")));
+    let now = Nanos(5_000 * MS);
+    governor.busy(now);
+    rival.rivals(now, &mut seen);
+    assert!(seen.is_empty(), "{seen:?}");
+    governor.look(now, Nanos(MS));
+    rival.rivals(now, &mut seen);
+    assert_eq!(seen.len(), 1);
+    assert_eq!((seen[0].demand, seen[0].vtime), (1, now.0));
+    // After a long sleep it is out of place again.
+    governor.idle(now);
+    governor.busy(now + Nanos(10 * MS));
+    rival.rivals(now + Nanos(10 * MS), &mut seen);
+    assert!(seen.is_empty(), "{seen:?}");
+}
