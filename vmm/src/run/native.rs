@@ -73,7 +73,10 @@ pub(super) fn run(
         }
         let next = if unfinished.is_empty() {
             turns = 0;
-            set_alarm(machine, &mut alarm);
+            // A step passes no gate: a look that is due would interrupt it again and again.
+            if !presence.stepping {
+                set_alarm(machine, &mut alarm);
+            }
             enter(machine, vcpu)
         } else if turns >= TURNS && !presence.stepping {
             machine.hand_over();
