@@ -21,7 +21,8 @@ enum Hierarchy {
 pub(crate) struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// A group that gets `quota_us` in each period of `period_us`.
+    /// A group that gets `quota_us` in each period of `period_us`, and until then comes before all
+    /// others.
     pub(crate) fn with_quota(quota_us: u64, period_us: u64) -> Result<Self> {
         let name = format!("slicevisor-bench-{}", std::process::id());
         match Hierarchy::find()? {
@@ -29,11 +30,13 @@ impl Cgroup {
                 let group = Self::make(root.join(name))?;
                 group.write("cpu.cfs_period_us", &period_us.to_string())?;
                 group.write("cpu.cfs_quota_us", &quota_us.to_string())?;
+                group.write("cpu.shares", "262144")?;
                 Ok(group)
             }
             Hierarchy::V2(root) => {
                 let group = Self::make(root.join(name))?;
                 group.write("cpu.max", &format!("{quota_us} {period_us}"))?;
+                group.write("cpu.weight", "10000")?;
                 Ok(group)
             }
         }
