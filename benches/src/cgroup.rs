@@ -1,4 +1,5 @@
-//! A control group of a benchmark's own with a quota of processor time: the peer of our caps.
+//! Control groups of a benchmark's own: one that comes before whatever else the host does, and one
+//! with a quota of processor time besides, the peer of our caps.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,25 +22,26 @@ enum Hierarchy {
 pub(crate) struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// A group that gets `quota_us` in each period of `period_us`, and until then comes before all
-    /// others.
-    pub(crate) fn with_quota(quota_us: u64, period_us: u64) -> Result<Self> {
+    /// A group that comes before all others, so that what else the host does does not count.
+    pub(crate) fn first() -> Result<Self> {
         let name = format!("slicevisor-bench-{}", std::process::id());
         match Hierarchy::find()? {
-            Hierarchy::V1(root) => {
-                let group = Self::make(root.join(name))?;
+            Hierarchy::V1(root) => Self::make(root.join(name), "cpu.shares", "262144"),
+            Hierarchy::V2(root) => Self::make(root.join(name), "cpu.weight", "10000"),
+        }
+    }
+
+    /// The same, which gets `quota_us` in each period of `period_us`.
+    pub(crate) fn with_quota(quota_us: u64, period_us: u64) -> Result<Self> {
+        let group = Self::first()?;
+        match Hierarchy::find()? {
+            Hierarchy::V1(_) => {
                 group.write("cpu.cfs_period_us", &period_us.to_string())?;
                 group.write("cpu.cfs_quota_us", &quota_us.to_string())?;
-                group.write("cpu.shares", "262144")?;
-                Ok(group)
             }
-            Hierarchy::V2(root) => {
-                let group = Self::make(root.join(name))?;
-                group.write("cpu.max", &format!("{quota_us} {period_us}"))?;
-                group.write("cpu.weight", "10000")?;
-                Ok(group)
-            }
+            Hierarchy::V2(_) => group.write("cpu.max", &format!("{quota_us} {period_us}"))?,
         }
+        Ok(group)
     }
 
     /// Moves a process with all its threads into it.
@@ -47,9 +49,11 @@ impl Cgroup {
         self.write("cgroup.procs", &pid.to_string())
     }
 
-    fn make(path: PathBuf) -> Result<Self> {
+    fn make(path: PathBuf, weight_file: &str, weight: &str) -> Result<Self> {
         fs::create_dir(&path).with_context(|| format!("{} (are you root?)", path.display()))?;
-        Ok(Self(path))
+        let group = Self(path);
+        group.write(weight_file, weight)?;
+        Ok(group)
     }
 
     fn write(&self, file: &str, value: &str) -> Result<()> {

@@ -10,6 +10,7 @@ use anyhow::Result;
 use integration::artifacts;
 use integration::sliver::monotonic_ns;
 
+use crate::cgroup::Cgroup;
 use crate::lab::{Lab, Sliver, Surroundings};
 use crate::process::{self, Started};
 use crate::sampler::{Reading, sample};
@@ -61,26 +62,51 @@ impl Subject {
     }
 }
 
-/// Several at once.
-pub(crate) struct Crowd(Vec<Subject>);
+/// Several at once, before all else that the host does.
+pub(crate) struct Crowd {
+    subjects: Vec<Subject>,
+    /// Goes last.
+    group: Cgroup,
+}
 
 impl Crowd {
     /// Starts them, one after the other, and lets them settle.
     pub(crate) fn start(subjects: impl Iterator<Item = Result<Subject>>) -> Result<Self> {
-        let subjects = subjects.collect::<Result<_>>()?;
+        Self::start_in(Cgroup::first()?, subjects)
+    }
+
+    /// The same in a control group.
+    pub(crate) fn start_in(
+        group: Cgroup,
+        subjects: impl Iterator<Item = Result<Subject>>,
+    ) -> Result<Self> {
+        let mut crowd = Self {
+            subjects: Vec::new(),
+            group,
+        };
+        for subject in subjects {
+            let subject = subject?;
+            crowd.join(subject.pid())?;
+            crowd.subjects.push(subject);
+        }
         thread::sleep(SETTLED_AFTER);
-        Ok(Self(subjects))
+        Ok(crowd)
+    }
+
+    /// Somebody else comes before all, too.
+    pub(crate) fn join(&self, pid: u32) -> Result<()> {
+        self.group.add(pid)
     }
 
     /// Reads the clocks of all, `count` times one step apart and once before.
     pub(crate) fn watch(&self, step: Duration, count: usize) -> Result<Vec<Vec<Reading>>> {
-        let pids: Vec<u32> = self.0.iter().map(Subject::pid).collect();
+        let pids: Vec<u32> = self.subjects.iter().map(Subject::pid).collect();
         sample(&pids, step.as_nanos() as u64, count + 1)
     }
 
     /// Ends them all.
     pub(crate) fn end(self) -> Result<()> {
-        self.0.into_iter().try_for_each(Subject::end)
+        self.subjects.into_iter().try_for_each(Subject::end)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The processor quotas, measured from outside by the clocks of processes: caps, shares, reserves,
 //! what floods cost and whom, how steadily slivers run, and what thieves get.
 //!
-//! No control group stands behind the slivers: what is measured is the monitor's own doing.
+//! No quota of a control group stands behind the slivers: what is measured is the monitor's own
+//! doing. All that is measured is in one group that comes before the rest of the host.
 
 mod cap;
 mod charge;

@@ -7,9 +7,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use integration::artifacts;
-use rustix::process::{getpriority_process, setpriority_process};
 use serde_json::json;
 
 use crate::cgroup::{Cgroup, LEAST_QUOTA_US};
@@ -22,9 +21,6 @@ use crate::subject::{Crowd, FOREVER, Subject, whole};
 
 /// No error is smaller than what can be measured: a ratio needs a number.
 const LEAST_ERROR: f64 = 1e-4;
-
-/// The nice value of those who come first.
-const HIGHEST: i32 = -20;
 
 /// A cap and its period.
 #[derive(Debug, Clone, Copy)]
@@ -130,17 +126,16 @@ fn run(lab: &mut Lab, setting: Setting) -> Result<Vec<Samples>> {
     };
     let times = runs(lab);
     if setting.quota_us() < LEAST_QUOTA_US {
-        let all = first_of_all(|| lab.repeat(&what, times, ours))?;
+        let all = lab.repeat(&what, times, ours)?;
         let alone = |of: fn(&Errors) -> f64| Samples::Alone(all.iter().map(of).collect());
         return Ok(ERRORS.into_iter().map(alone).collect());
     }
     let peer = |lab: &Lab| {
         let group = Cgroup::with_quota(setting.quota_us(), setting.period_ms * 1000)?;
-        let subject = Subject::process(setting.vcpus())?;
-        group.add(subject.pid())?;
-        measure(lab, setting, Crowd::start([Ok(subject)].into_iter())?)
+        let subject = Subject::process(setting.vcpus());
+        measure(lab, setting, Crowd::start_in(group, [subject].into_iter())?)
     };
-    let quads = first_of_all(|| lab.interleave(&what, times, ours, peer))?;
+    let quads = lab.interleave(&what, times, ours, peer)?;
     let paired = |of: fn(&Errors) -> f64| Samples::Paired {
         values: quads
             .iter()
@@ -151,16 +146,6 @@ fn run(lab: &mut Lab, setting: Setting) -> Result<Vec<Samples>> {
     let mut samples: Vec<Samples> = ERRORS.into_iter().map(paired).collect();
     samples.push(paired(|errors| errors.ten_periods));
     Ok(samples)
-}
-
-/// Does something with processes that come before all others on the host.
-fn first_of_all<T>(action: impl FnOnce() -> Result<T>) -> Result<T> {
-    // Processes inherit it from the thread that starts them.
-    let before = getpriority_process(None)?;
-    setpriority_process(None, HIGHEST).context("a priority above others' (are you root?)")?;
-    let result = action();
-    setpriority_process(None, before)?;
-    result
 }
 
 /// In the order of the metrics.

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use crate::cgroup::Cgroup;
 use crate::experiments::compute;
 use crate::experiments::cpu::runs;
-use crate::lab::{Lab, QuadOf, Surroundings, run_program};
+use crate::lab::{Lab, QuadOf, Surroundings};
 use crate::metrics::{Bar, Experiment, Metric, Samples};
-use crate::process::{self, Run};
+use crate::process::{self, Run, Started};
 use crate::subject::{Crowd, FOREVER, Subject};
 
 /// Milliseconds of a period where none is named.
@@ -87,13 +87,17 @@ fn wake(lab: &mut Lab) -> Result<Vec<Samples>> {
     };
     let ours = |lab: &Lab| {
         let crowd = Crowd::start(specs.iter().map(|spec| Subject::sliver(lab, spec, rivals)))?;
-        let told = told(&lab.start(&sleeper, rivals)?.finish(0)?.0);
+        let sleeper = lab.start(&sleeper, rivals)?;
+        crowd.join(sleeper.pid())?;
+        let told = told(&sleeper.finish(0)?.0);
         crowd.end()?;
         told
     };
     let peer = |_: &Lab| {
         let crowd = Crowd::start(specs.iter().map(|_| Subject::process(1)))?;
-        let told = told(&run_program(artifacts::desktop("jitter"), &args)?);
+        let sleeper = jitter(&args)?;
+        crowd.join(sleeper.pid())?;
+        let told = told(&sleeper.finish()?.expect("jitter", 0)?);
         crowd.end()?;
         told
     };
@@ -110,15 +114,15 @@ fn stops(lab: &mut Lab) -> Result<Vec<Samples>> {
     let args = ["stops", "--ms", time];
     let fields = json!({ "vcpus": 2, "cpu_cap": 100 });
     let spec = lab.spec_with("stops", artifacts::image("jitter"), &args, fields)?;
-    let ours = |lab: &Lab| told(&lab.run_sliver(&spec)?.0);
+    let ours = |lab: &Lab| {
+        let group = Cgroup::first()?;
+        let sliver = lab.start_sliver(&spec)?;
+        group.add(sliver.pid())?;
+        told(&sliver.finish(0)?.0)
+    };
     let peer = |_: &Lab| {
         let group = Cgroup::with_quota(PERIOD_MS * 1000, PERIOD_MS * 1000)?;
-        let mut command = Command::new(artifacts::desktop("jitter"));
-        command
-            .args(args)
-            .env("SLICE_VCPUS", "2")
-            .stdin(Stdio::null());
-        let process = process::start(command, monotonic_ns())?;
+        let process = jitter(&args)?;
         group.add(process.pid())?;
         told(&process.finish()?.expect("jitter", 0)?)
     };
@@ -155,6 +159,16 @@ fn kicks(lab: &mut Lab) -> Result<Vec<Samples>> {
         values: quads.iter().map(|quad| quad.map(|run| run.0)).collect(),
         cpu_ms: quads.iter().map(|quad| quad.map(|run| run.1)).collect(),
     }])
+}
+
+/// `jitter` as a process with two threads.
+fn jitter(args: &[&str]) -> Result<Started> {
+    let mut command = Command::new(artifacts::desktop("jitter"));
+    command
+        .args(args)
+        .env("SLICE_VCPUS", "2")
+        .stdin(Stdio::null());
+    process::start(command, monotonic_ns())
 }
 
 /// What `jitter` says.
