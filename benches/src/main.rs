@@ -9,6 +9,7 @@ mod host;
 mod lab;
 mod metrics;
 mod netns;
+mod policy;
 mod process;
 mod report;
 mod sampler;

@@ -11,7 +11,7 @@ mod tests;
 use std::hint::spin_loop;
 use std::io;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -20,11 +20,13 @@ use integration::sliver::monotonic_ns;
 use rustix::thread::{CpuSet, clock_nanosleep_absolute, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, Timespec};
 
+use crate::policy::{Policy, set_policy};
+
 /// Priority of the threads: above everything that is not the kernel's own.
 const PRIORITY: i32 = 50;
 
-/// From the call to the first moment, in nanoseconds: the threads are ready by then.
-const LEAD_NS: u64 = 20_000_000;
+/// From when all threads are ready to the first moment, in nanoseconds.
+const LEAD_NS: u64 = 5_000_000;
 
 /// What one process had used at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub(crate) fn sample(pids: &[u32], every: u64, count: usize) -> Result<Vec<Vec<R
         .filter(|&cpu| allowed.is_set(cpu))
         .collect();
     let meeting = Meeting {
-        first: monotonic_ns() + LEAD_NS,
+        first: AtomicU64::new(0),
         every,
         count,
         members: processors.len(),
@@ -74,7 +76,7 @@ pub(crate) fn sample(pids: &[u32], every: u64, count: usize) -> Result<Vec<Vec<R
 
 /// One thread of each processor, all there at each moment.
 struct Meeting {
-    first: u64,
+    first: AtomicU64,
     every: u64,
     count: usize,
     members: usize,
@@ -93,13 +95,19 @@ impl Meeting {
         let seat = take_seat(cpu).with_context(|| format!("real-time on processor {cpu}"));
         self.broken.fetch_or(seat.is_err(), Ordering::SeqCst);
         self.seated.wait();
-        seat?;
-        let mut readings = vec![Vec::with_capacity(self.count); pids.len()];
+        // Everybody sees the same here, so that nobody waits for one who is gone.
         if self.broken.load(Ordering::SeqCst) {
-            return Ok(readings);
+            return seat.map(|()| Vec::new());
         }
+        if leads {
+            let first = monotonic_ns() + LEAD_NS;
+            self.first.store(first, Ordering::SeqCst);
+        }
+        self.seated.wait();
+        let first = self.first.load(Ordering::SeqCst);
+        let mut readings = vec![Vec::with_capacity(self.count); pids.len()];
         for index in 0..self.count {
-            sleep_until(self.first + index as u64 * self.every);
+            sleep_until(first + index as u64 * self.every);
             self.arrived.fetch_add(1, Ordering::SeqCst);
             if leads {
                 let all = self.members * (index + 1);
@@ -136,22 +144,7 @@ fn take_seat(cpu: usize) -> io::Result<()> {
     let mut only = CpuSet::new();
     only.set(cpu);
     sched_setaffinity(None, &only)?;
-    become_real_time()
-}
-
-#[allow(
-    unsafe_code,
-    reason = "no safe interface sets a thread's scheduling policy"
-)]
-fn become_real_time() -> io::Result<()> {
-    let wanted = libc::sched_param {
-        sched_priority: PRIORITY,
-    };
-    // SAFETY: the pointer is to a live local; 0 is the calling thread, which ends soon.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &wanted) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    set_policy(Policy::RealTime(PRIORITY))
 }
 
 fn sleep_until(moment: u64) {

@@ -6,12 +6,13 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use integration::artifacts;
 use integration::sliver::monotonic_ns;
 
 use crate::cgroup::Cgroup;
 use crate::lab::{Lab, Sliver, Surroundings};
+use crate::policy::{Policy, set_policy};
 use crate::process::{self, Started};
 use crate::sampler::{Reading, sample};
 
@@ -20,6 +21,9 @@ pub(crate) const FOREVER: [&str; 3] = ["--all", "--ms", "86400000"];
 
 /// By then whatever was started has found its pace.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
+
+/// Of the harness while a crowd comes before all else: or else it would not get to end it.
+const PRIORITY: i32 = 1;
 
 /// One that runs.
 pub(crate) enum Subject {
@@ -80,6 +84,7 @@ impl Crowd {
         group: Cgroup,
         subjects: impl Iterator<Item = Result<Subject>>,
     ) -> Result<Self> {
+        set_policy(Policy::RealTime(PRIORITY)).context("real-time (are you root?)")?;
         let mut crowd = Self {
             subjects: Vec::new(),
             group,
@@ -105,8 +110,16 @@ impl Crowd {
     }
 
     /// Ends them all.
-    pub(crate) fn end(self) -> Result<()> {
-        self.subjects.into_iter().try_for_each(Subject::end)
+    pub(crate) fn end(mut self) -> Result<()> {
+        let subjects = std::mem::take(&mut self.subjects);
+        subjects.into_iter().try_for_each(Subject::end)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        // Otherwise the harness is a little too quick, no more.
+        let _ = set_policy(Policy::Usual);
     }
 }
 

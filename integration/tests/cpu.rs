@@ -19,6 +19,7 @@ use integration::taps;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use vmm::control::proto::{Answer, Op};
+use vmm::spec::CpuChange;
 
 /// Long enough for many periods, and for the staleness of the host's clock not to matter.
 const A_WHILE: Duration = Duration::from_secs(2);
@@ -119,6 +120,25 @@ fn all_vcpus_are_held_back_together() {
         let enough = |vcpu| together(vcpu).is_some_and(|micros| micros > 700_000.0);
         vcpus.iter().all(enough).then_some(())
     });
+}
+
+#[test]
+fn a_cap_is_changed_while_a_sliver_runs() {
+    needs_kvm!();
+    let sliver = Sliver::bare("busy").field("cpu_cap", 5).spawn_running();
+    assert_capped(&sliver, 5.0);
+    for cap in [40, 10] {
+        let change: CpuChange =
+            serde_json::from_value(json!({ "cpu_cap": cap })).expect("it is one");
+        let answer = sliver.control().ask(Op::SetLimits(change));
+        assert!(matches!(answer, Ok(Answer::Limits(_))), "{answer:?}");
+        assert_capped(&sliver, cap.into());
+    }
+    let change: CpuChange = serde_json::from_value(json!({ "cpu_cap": 101 })).expect("it is one");
+    let refused = sliver.control().ask(Op::SetLimits(change));
+    assert!(refused.is_err(), "{refused:?}");
+    assert_below(&sliver, 10.0);
+    sliver.assert_well();
 }
 
 #[test]
