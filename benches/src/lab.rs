@@ -30,6 +30,8 @@ pub(crate) struct Lab {
     pub(crate) quick: bool,
     rng: Rng,
     place: TempDir,
+    /// For the ledger, which lies in memory.
+    memory: TempDir,
 }
 
 /// Two runs of ours and two of the peer, whatever a run gives.
@@ -64,6 +66,7 @@ impl Lab {
             quick,
             rng: Rng::new(seed),
             place,
+            memory: TempDir::with_prefix_in("slicevisor-bench-", "/dev/shm")?,
         })
     }
 
@@ -181,7 +184,9 @@ impl Lab {
             .args(["--spawned-at", &since.to_string()])
             .stdin(Stdio::null());
         if surroundings.rivals {
-            command.arg("--ledger").arg(self.path("ledger"));
+            command
+                .arg("--ledger")
+                .arg(self.memory.path().join("ledger"));
         }
         let start = if surroundings.unheard {
             process::start_unheard

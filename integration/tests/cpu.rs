@@ -18,6 +18,7 @@ use integration::sliver::{Running, SOON, Sliver, new_place, until_within};
 use integration::taps;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use vmm::control::proto::{Answer, Op};
 use vmm::spec::CpuChange;
 
@@ -369,10 +370,18 @@ fn an_adaptive_service_without_a_cap_refuses_nothing() {
 
 const ON_ONE: [&str; 3] = ["taskset", "-c", "0"];
 
+/// Slivers of one ledger, which lies in memory.
+struct Party {
+    slivers: Vec<Running>,
+    _memory: TempDir,
+}
+
 /// Slivers of these shares in one ledger.
-fn party(shares: &[u32]) -> Vec<Running> {
+fn party(shares: &[u32]) -> Party {
     let place = Arc::new(new_place());
-    let ledger = place.path().join("ledger");
+    let memory = TempDir::with_prefix_in("slicevisor-test-", "/dev/shm");
+    let memory = memory.expect("a temporary directory is made");
+    let ledger = memory.path().join("ledger");
     let sliver = |&share: &u32| {
         Sliver::bare("busy")
             .field("cpu_share", share)
@@ -381,7 +390,15 @@ fn party(shares: &[u32]) -> Vec<Running> {
             .in_place(&place)
             .spawn_running()
     };
-    shares.iter().map(sliver).collect()
+    let slivers: Vec<_> = shares.iter().map(sliver).collect();
+    for sliver in &slivers {
+        let rivals = sliver.control().status().cpu.rivals;
+        assert!(rivals.is_some(), "it has no ledger: {}", sliver.errors());
+    }
+    Party {
+        slivers,
+        _memory: memory,
+    }
 }
 
 /// What each uses, in percent.
@@ -398,27 +415,28 @@ fn used_by_each(slivers: &[Running], time: Duration) -> Vec<f64> {
 #[test]
 fn busy_slivers_share_a_processor_by_weight() {
     needs_kvm!();
-    let slivers = party(&[1, 3]);
+    let party = party(&[1, 3]);
+    let slivers = &party.slivers;
     until_within(
         PATIENCE,
         "one gets three times as much as the other",
         || {
-            let used = used_by_each(&slivers, A_WHILE);
+            let used = used_by_each(slivers, A_WHILE);
             let ratio = used[1] / used[0];
             (2.4..3.6).contains(&ratio).then_some(())
         },
     );
-    slivers.into_iter().for_each(Running::assert_well);
+    party.slivers.into_iter().for_each(Running::assert_well);
 }
 
 #[test]
 fn nobody_waits_for_a_monitor_that_was_killed() {
     needs_kvm!();
     for _ in 0..3 {
-        let mut slivers = party(&[100, 100, 1]);
+        let mut party = party(&[100, 100, 1]);
         thread::sleep(A_WHILE / 4);
-        let left = slivers.pop().expect("there are three");
-        for killed in &slivers {
+        let left = party.slivers.pop().expect("there are three");
+        for killed in &party.slivers {
             killed.signal(Signal::KILL);
         }
         until_within(PATIENCE, "who is left gets the processor", || {
@@ -431,7 +449,8 @@ fn nobody_waits_for_a_monitor_that_was_killed() {
 #[test]
 fn nobody_waits_for_a_sliver_that_is_paused() {
     needs_kvm!();
-    let slivers = party(&[100, 1]);
+    let party = party(&[100, 1]);
+    let slivers = &party.slivers;
     thread::sleep(A_WHILE / 4);
     slivers[0].assert_pauses();
     until_within(PATIENCE, "who is left gets the processor", || {
@@ -439,5 +458,5 @@ fn nobody_waits_for_a_sliver_that_is_paused() {
     });
     let resumed = slivers[0].control().ask(Op::Resume);
     assert_eq!(resumed, Ok(Answer::Done));
-    slivers.into_iter().for_each(Running::assert_well);
+    party.slivers.into_iter().for_each(Running::assert_well);
 }
