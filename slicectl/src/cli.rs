@@ -173,8 +173,8 @@ pub struct RunArgs {
     /// What it is granted of this host's processors.
     #[command(flatten)]
     pub cpu: CpuArgs,
-    /// The ledger through which slivers share the processors, or none [default: that of the run
-    /// directory]
+    /// The ledger through which slivers share the processors, a file in memory, or none [default:
+    /// that of the run directory]
     #[arg(long, value_name = "FILE|none", value_hint = ValueHint::FilePath, help_heading = PROCESSORS)]
     pub ledger: Option<String>,
     /// Put no control group around the monitor as a second fence

@@ -86,9 +86,11 @@ pub fn run(args: &LedgerArgs) -> Result<u8, Failure> {
     let interval = parse_duration(&args.interval)
         .map_err(|why| Failure::new(USAGE, vec![Problem::new("--interval", why)]))?;
     let root = rundir::root();
-    let path = match &args.ledger {
-        Some(path) => path.clone(),
-        None => rundir::ledger_path(&root),
+    let Some(path) = args.ledger.clone().or_else(|| rundir::ledger_path(&root)) else {
+        let what = format!("run directory {}", root.display());
+        let why = "is on a disk, so its slivers share no ledger unless one is named";
+        let mend = "name theirs with --ledger FILE";
+        return Err(Problem::new(what, why).mend(mend).into());
     };
     let found = match LedgerView::open(&path) {
         Ok(view) => audit(&view, &root, interval),

@@ -371,7 +371,7 @@ fn find(places: &Places, args: &RunArgs) -> Result<Wanted, Problem> {
 /// The ledger that is meant.
 fn ledger(text: Option<&str>, root: &Path) -> Option<PathBuf> {
     match text {
-        None => Some(rundir::ledger_path(root)),
+        None => rundir::ledger_path(root),
         Some("none") => None,
         Some(path) => Some(std::path::absolute(path).unwrap_or_else(|_| path.into())),
     }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Access, FlockOperation};
+use vmm::sched::ledger::is_in_memory;
 use vmm::spec::SliverName;
 
 use crate::problem::Problem;
@@ -42,6 +43,12 @@ pub fn root() -> PathBuf {
     if let Some(dir) = variable(RUN_DIR_VARIABLE) {
         return std::path::absolute(&dir).unwrap_or_else(|_| PathBuf::from(dir));
     }
+    usual_root()
+}
+
+/// The run directory of who has named none.
+fn usual_root() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/run/slicevisor");
     }
@@ -92,9 +99,14 @@ pub fn socket_path(root: &Path, name: &str) -> PathBuf {
     root.join(name).join(CONTROL_SOCKET)
 }
 
-/// Path of the ledger that the slivers in `root` share.
-pub fn ledger_path(root: &Path) -> PathBuf {
-    root.join(LEDGER)
+/// Path of the ledger that the slivers in `root` share. A ledger lies in memory: in `root` if that
+/// does, or else, for the usual `root`, in `/dev/shm`; there is none for another.
+pub fn ledger_path(root: &Path) -> Option<PathBuf> {
+    if is_in_memory(root).unwrap_or(false) {
+        return Some(root.join(LEDGER));
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    (root == usual_root()).then(|| PathBuf::from(format!("/dev/shm/slicevisor-{uid}.ledger")))
 }
 
 /// Names of the slivers that have a control socket in `root`, sorted.

@@ -67,7 +67,8 @@ Processor time is all that the sliver's process uses, for its guest and for its 
 in percent of one processor, and held back with at most a period's delay; --cpu-pct is in percent of
 all of this host's processors and refused if others have reserved them; what is left is shared by
 --cpu-share. slicectl limits set changes them while it runs. Slivers share through a ledger, a file
-in the run directory; --ledger none: it shares with nobody.
+in memory: in the run directory or, if that is on a disk, in /dev/shm for the usual one and nowhere
+for another; --ledger names one. --ledger none: it shares with nobody.
 
 --ssh-key, --hostname and --user-data make one more disk, from which the guest's cloud-init learns
 them and the addresses of --net. Keys are for the image's usual user and for root. cloud-init takes
