@@ -1,7 +1,8 @@
 //! Who pays for what a sliver has done by others: guests with a cap that do nothing but flood a
 //! device, or leave the guest as often as they can.
 //!
-//! What the monitor's process takes beyond its cap is one figure; the other is what the host spends
+//! How far the monitor's process is from its cap is one figure; what a device that is slower than the
+//! cap leaves unused is no error. The other is what the host spends
 //! outside of any process meanwhile, in kernel threads and interrupts, more than while the same
 //! sliver is idle. Where that is, is told as the runs go on.
 
@@ -27,6 +28,10 @@ const CAP: f64 = 20.0;
 
 /// Bytes of the disk that is flooded.
 const DISK_BYTES: usize = 64 << 20;
+
+/// Names of the sliver that floods and of the one that does not.
+const FLOOD: &str = "flood";
+const IDLE: &str = "idle";
 
 /// Kernel threads that are named.
 const NAMED: usize = 3;
@@ -106,7 +111,7 @@ struct Charged {
 
 fn run(lab: &mut Lab, name: &str, flood: Flood) -> Result<Vec<Samples>> {
     let spec = flood.spec(lab)?;
-    let idle = lab.spec("idle", guests::bare(), &["idle"])?;
+    let idle = lab.spec(IDLE, guests::bare(), &["idle"])?;
     let place = Namespace::new()?;
     if matches!(flood, Flood::Frames) {
         place.ip("tuntap add tap0 mode tap vnet_hdr")?;
@@ -116,11 +121,11 @@ fn run(lab: &mut Lab, name: &str, flood: Flood) -> Result<Vec<Samples>> {
     let mut places = String::new();
     let ours = |lab: &Lab| {
         let sliver = place.inside(|| Subject::sliver(lab, &spec, UNHEARD))?;
-        let (charged, of_this) = measure(lab, sliver)?;
+        let (charged, of_this) = measure(lab, FLOOD, sliver)?;
         places = of_this;
         Ok(charged)
     };
-    let peer = |lab: &Lab| Ok(measure(lab, Subject::sliver(lab, &idle, UNHEARD)?)?.0);
+    let peer = |lab: &Lab| Ok(measure(lab, IDLE, Subject::sliver(lab, &idle, UNHEARD)?)?.0);
     let quads = lab.interleave(&format!("charging {name}"), runs(lab), ours, peer)?;
     progress_done(&format!("outside in the last run: {places}"));
     let errors = quads.iter().flat_map(|quad| quad.map(|run| run.error).ours);
@@ -140,12 +145,14 @@ const UNHEARD: Surroundings = Surroundings {
     unheard: true,
 };
 
-fn measure(lab: &Lab, sliver: Subject) -> Result<(Charged, String)> {
+fn measure(lab: &Lab, name: &str, sliver: Subject) -> Result<(Charged, String)> {
     let crowd = Crowd::start([Ok(sliver)].into_iter())?;
     let before = Usage::now()?;
     let readings = crowd.watch(Duration::from_secs(if lab.quick { 2 } else { 5 }), 1)?;
     let between = Usage::now()?.since(&before);
+    let status = lab.status(name)?.cpu;
     crowd.end()?;
+    let wants_more = 2 * status.throttled_periods > status.periods;
     let (time, used) = whole(&readings[0]);
     let granted = CAP / 100.0 * time;
     let busiest = between.kernel_threads.iter().take(NAMED);
@@ -153,8 +160,13 @@ fn measure(lab: &Lab, sliver: Subject) -> Result<(Charged, String)> {
     for (name, permille) in busiest {
         places += &format!(", {name} {:.2} %", permille / 10.0);
     }
+    let beyond = 100.0 * (used - granted) / granted;
     let charged = Charged {
-        error: 100.0 * (used - granted).abs() / granted,
+        error: if wants_more {
+            beyond.abs()
+        } else {
+            beyond.max(0.0)
+        },
         outside: between.outside / 10.0,
     };
     Ok((charged, places))
@@ -167,11 +179,11 @@ impl Flood {
             fields
         };
         match self {
-            Self::Bare(case) => lab.spec_with("flood", guests::bare(), &[case], capped(json!({}))),
+            Self::Bare(case) => lab.spec_with(FLOOD, guests::bare(), &[case], capped(json!({}))),
             Self::Frames => {
                 let card = json!({ "tap": "tap0" });
                 let fields = capped(json!({ "nets": [card] }));
-                lab.spec_with("flood", guests::bare(), &["flood-frames"], fields)
+                lab.spec_with(FLOOD, guests::bare(), &["flood-frames"], fields)
             }
             Self::Disk { how, direct } => {
                 let file = lab.path("flooded.img");
@@ -183,7 +195,7 @@ impl Flood {
                 let image = artifacts::image("blast");
                 let depth = ["--disk", "disk0", "--depth", "32", "--seconds", "3600"];
                 let args = [&depth, how].concat();
-                lab.spec_with("flood", image, &args, capped(json!({ "disks": [disk] })))
+                lab.spec_with(FLOOD, image, &args, capped(json!({ "disks": [disk] })))
             }
         }
     }
