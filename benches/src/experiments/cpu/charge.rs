@@ -2,9 +2,9 @@
 //! device, or leave the guest as often as they can.
 //!
 //! How far the monitor's process is from its cap is one figure; what a device that is slower than the
-//! cap leaves unused is no error. The other is what the host spends
-//! outside of any process meanwhile, in kernel threads and interrupts, more than while the same
-//! sliver is idle. Where that is, is told as the runs go on.
+//! cap leaves unused is no error. The other is what the host spends outside of any process meanwhile,
+//! in kernel threads and interrupts, more than while the same sliver is idle. Where that is, is told
+//! as the runs go on.
 
 use std::fs::File;
 use std::io::Write;
@@ -127,7 +127,7 @@ fn run(lab: &mut Lab, name: &str, flood: Flood) -> Result<Vec<Samples>> {
     };
     let peer = |lab: &Lab| Ok(measure(lab, IDLE, Subject::sliver(lab, &idle, UNHEARD)?)?.0);
     let quads = lab.interleave(&format!("charging {name}"), runs(lab), ours, peer)?;
-    progress_done(&format!("outside in the last run: {places}"));
+    progress_done(&format!("in the last run: {places}"));
     let errors = quads.iter().flat_map(|quad| quad.map(|run| run.error).ours);
     let outside = quads.iter().flat_map(|quad| {
         let quad = quad.map(|run| run.outside);
@@ -156,7 +156,11 @@ fn measure(lab: &Lab, name: &str, sliver: Subject) -> Result<(Charged, String)> 
     let (time, used) = whole(&readings[0]);
     let granted = CAP / 100.0 * time;
     let busiest = between.kernel_threads.iter().take(NAMED);
-    let mut places = format!("interrupts {:.2} %", between.interrupts / 10.0);
+    let mut places = format!(
+        "used {:.2} %, outside of it interrupts {:.2} %",
+        100.0 * used / time,
+        between.interrupts / 10.0
+    );
     for (name, permille) in busiest {
         places += &format!(", {name} {:.2} %", permille / 10.0);
     }
