@@ -1,8 +1,8 @@
 //! Who pays for what a sliver has done by others: guests with a cap that do nothing but flood a
 //! device, or leave the guest as often as they can.
 //!
-//! How far the monitor's process is from its cap is one figure; what a device that is slower than the
-//! cap leaves unused is no error. The other is what the host spends outside of any process meanwhile,
+//! How far the monitor's process is from its cap is one figure; of a disk, which may be slower than
+//! that, only what is used beyond the cap. The other is what the host spends outside of any process meanwhile,
 //! in kernel threads and interrupts, more than while the same sliver is idle. Where that is, is told
 //! as the runs go on.
 
@@ -29,9 +29,8 @@ const CAP: f64 = 20.0;
 /// Bytes of the disk that is flooded.
 const DISK_BYTES: usize = 64 << 20;
 
-/// Names of the sliver that floods and of the one that does not.
+/// Name of the sliver.
 const FLOOD: &str = "flood";
-const IDLE: &str = "idle";
 
 /// Kernel threads that are named.
 const NAMED: usize = 3;
@@ -105,13 +104,14 @@ enum Flood {
 /// What one run gave, in percent.
 #[derive(Debug, Clone, Copy)]
 struct Charged {
-    error: f64,
+    /// Of the cap; negative if less was used.
+    beyond: f64,
     outside: f64,
 }
 
 fn run(lab: &mut Lab, name: &str, flood: Flood) -> Result<Vec<Samples>> {
     let spec = flood.spec(lab)?;
-    let idle = lab.spec(IDLE, guests::bare(), &["idle"])?;
+    let idle = lab.spec("idle", guests::bare(), &["idle"])?;
     let place = Namespace::new()?;
     if matches!(flood, Flood::Frames) {
         place.ip("tuntap add tap0 mode tap vnet_hdr")?;
@@ -121,14 +121,20 @@ fn run(lab: &mut Lab, name: &str, flood: Flood) -> Result<Vec<Samples>> {
     let mut places = String::new();
     let ours = |lab: &Lab| {
         let sliver = place.inside(|| Subject::sliver(lab, &spec, UNHEARD))?;
-        let (charged, of_this) = measure(lab, FLOOD, sliver)?;
+        let (charged, of_this) = measure(lab, sliver)?;
         places = of_this;
         Ok(charged)
     };
-    let peer = |lab: &Lab| Ok(measure(lab, IDLE, Subject::sliver(lab, &idle, UNHEARD)?)?.0);
+    let peer = |lab: &Lab| Ok(measure(lab, Subject::sliver(lab, &idle, UNHEARD)?)?.0);
     let quads = lab.interleave(&format!("charging {name}"), runs(lab), ours, peer)?;
     progress_done(&format!("in the last run: {places}"));
-    let errors = quads.iter().flat_map(|quad| quad.map(|run| run.error).ours);
+    let errors = quads.iter().flat_map(|quad| {
+        let beyond = |run: &Charged| match flood {
+            Flood::Disk { .. } => run.beyond.max(0.0),
+            Flood::Bare(_) | Flood::Frames => run.beyond.abs(),
+        };
+        quad.map(beyond).ours
+    });
     let outside = quads.iter().flat_map(|quad| {
         let quad = quad.map(|run| run.outside);
         let idle = median(&quad.peer);
@@ -145,14 +151,12 @@ const UNHEARD: Surroundings = Surroundings {
     unheard: true,
 };
 
-fn measure(lab: &Lab, name: &str, sliver: Subject) -> Result<(Charged, String)> {
+fn measure(lab: &Lab, sliver: Subject) -> Result<(Charged, String)> {
     let crowd = Crowd::start([Ok(sliver)].into_iter())?;
     let before = Usage::now()?;
     let readings = crowd.watch(Duration::from_secs(if lab.quick { 2 } else { 5 }), 1)?;
     let between = Usage::now()?.since(&before);
-    let status = lab.status(name)?.cpu;
     crowd.end()?;
-    let wants_more = 2 * status.throttled_periods > status.periods;
     let (time, used) = whole(&readings[0]);
     let granted = CAP / 100.0 * time;
     let busiest = between.kernel_threads.iter().take(NAMED);
@@ -164,13 +168,8 @@ fn measure(lab: &Lab, name: &str, sliver: Subject) -> Result<(Charged, String)> 
     for (name, permille) in busiest {
         places += &format!(", {name} {:.2} %", permille / 10.0);
     }
-    let beyond = 100.0 * (used - granted) / granted;
     let charged = Charged {
-        error: if wants_more {
-            beyond.abs()
-        } else {
-            beyond.max(0.0)
-        },
+        beyond: 100.0 * (used - granted) / granted,
         outside: between.outside / 10.0,
     };
     Ok((charged, places))
