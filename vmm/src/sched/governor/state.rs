@@ -78,12 +78,14 @@ pub(super) struct Stretch {
     pub(super) end: Nanos,
     /// Processor time used in it.
     pub(super) used: Nanos,
+    /// Whether nobody could use any.
+    pub(super) held: bool,
 }
 
 impl Stretch {
-    /// Whether vCPUs that cannot be seen have most likely slept.
+    /// Whether vCPUs that cannot be seen have most likely slept. Those that were held have not.
     pub(super) fn is_next_to_nothing(&self) -> bool {
-        self.used.0.saturating_mul(20) < self.lasted.0
+        !self.held && self.used.0.saturating_mul(20) < self.lasted.0
     }
 
     /// Processors in use, rounded up.
@@ -111,6 +113,7 @@ impl State {
             lasted: now - self.looked_at,
             end: now,
             used: consumed - self.consumed,
+            held: self.hold.is_some(),
         };
         self.looked_at = now;
         self.consumed = consumed;

@@ -112,6 +112,19 @@ fn a_legacy_sliver_that_sleeps_inside_kvm_is_seldom_looked_at() {
 }
 
 #[test]
+fn a_legacy_sliver_that_was_held_has_not_slept() {
+    let governor = Governor::new(limits(r#","cpu_cap":50"#), 1, true, Nanos(0));
+    governor.busy(Nanos(0));
+    governor.look(Nanos(0), Nanos(0));
+    assert_eq!(
+        governor.look(Nanos(5 * MS), Nanos(5 * MS)).hold,
+        Some(Nanos(10 * MS))
+    );
+    assert_eq!(governor.look(Nanos(10 * MS), Nanos(5 * MS)).hold, None);
+    assert_eq!(governor.next_look(), Nanos(15 * MS));
+}
+
+#[test]
 fn other_quotas_are_in_force_at_the_next_look() {
     let governor = capped();
     governor.look(Nanos(0), Nanos(0));
