@@ -12,7 +12,7 @@ use crate::kvm::vcpu::Vcpu;
 use crate::lifecycle::{Presence, Verdict};
 use crate::nanos::Nanos;
 use crate::sched::account::process_time;
-use crate::sched::governor::Governor;
+use crate::sched::governor::{Governor, Looked};
 use crate::spec::CpuLimits;
 
 impl Machine {
@@ -29,16 +29,22 @@ impl Machine {
             if self.lifecycle.wants_attention() {
                 return false;
             }
-            if let Some(until) = self.look(own) {
+            let looked = self.governor.look_if_due(now(), self.used());
+            if let Some(until) = looked.and_then(|looked| self.obey(&looked, own)) {
                 self.governor.wait(&ticket, until);
             }
         }
         true
     }
 
-    /// Has the governor look now. Until when nobody may run, if so: the others are stopped.
-    pub(crate) fn look(&self, own: Option<usize>) -> Option<Nanos> {
+    /// Has the governor look now. Until when nobody may run, if so: all are stopped.
+    fn look(&self) -> Option<Nanos> {
         let looked = self.governor.look(now(), self.used());
+        self.obey(&looked, None)
+    }
+
+    /// Does what follows from a look. Until when nobody may run, if so: all but `own` are stopped.
+    fn obey(&self, looked: &Looked, own: Option<usize>) -> Option<Nanos> {
         if looked.stopped {
             self.stop_busy(own);
         }
@@ -80,7 +86,7 @@ impl Machine {
     /// The calling vCPU wants no processor until it is [busy](Governor::busy) again.
     pub(crate) fn rests(&self) {
         if self.governor.idle(now()) {
-            self.look(None);
+            self.look();
         }
     }
 
@@ -126,7 +132,7 @@ impl Machine {
         // Alarms are set for the old budget, and who is held may be no longer.
         self.governor.wake();
         self.stop_busy(None);
-        self.look(None);
+        self.look();
         Ok(())
     }
 }

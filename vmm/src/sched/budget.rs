@@ -99,16 +99,19 @@ impl Budget {
     /// Charges what was consumed since the last look, and tells how to go on. `consumed` is all
     /// of the sliver's processor time so far.
     pub fn look(&mut self, now: Nanos, consumed: Nanos) -> Grant {
-        self.charge(now, consumed);
+        let waited = self.charge(now, consumed);
         let Some(bandwidth) = self.bandwidth else {
             return Grant::Unlimited;
         };
+        // To wake up and look takes time, too, and may take a small quota whole: who would have to
+        // wait again for that would do nothing else.
+        let has_waited = waited.is_some_and(|until| until <= now && until != Nanos::NEVER);
         if !std::mem::replace(&mut self.counted, true) {
             self.counters.periods += 1;
         }
-        if self.left > 0 {
+        if self.left > 0 || has_waited {
             return Grant::Run {
-                left: Nanos(to_u64(self.left)),
+                left: Nanos(to_u64(self.left).max(1)),
                 end: self.end,
             };
         }
@@ -169,21 +172,19 @@ impl Budget {
     }
 
     /// Charges what was consumed since the last look and renews the quota for each boundary that
-    /// has passed.
+    /// has passed. Until when it had been told to wait, if so.
     ///
     /// When within that time it was consumed, nobody knows: it is taken as evenly spread. To charge
     /// all of it to the old period would forgive what a late look let pass after its end; to charge
     /// it all to the new one would let the old quota expire though it had been used.
-    fn charge(&mut self, now: Nanos, consumed: Nanos) {
+    fn charge(&mut self, now: Nanos, consumed: Nanos) -> Option<Nanos> {
         let since = self.looked;
         let now = now.max(since);
         let used = i128::from((consumed - self.consumed).0);
         self.looked = now;
         self.consumed = self.consumed.max(consumed);
         let waited = self.wait.take();
-        let Some(bandwidth) = self.bandwidth else {
-            return;
-        };
+        let bandwidth = self.bandwidth?;
         if let Some(until) = waited {
             let throttled = now.min(until) - since;
             self.counters.throttled = self.counters.throttled + throttled;
@@ -211,6 +212,7 @@ impl Budget {
             self.counters.overrun = self.counters.overrun + overrun;
             self.counters.worst_overrun = self.counters.worst_overrun.max(overrun);
         }
+        waited
     }
 
     /// Counts the periods that began since the last look and were waited in; `passed` of them are

@@ -194,8 +194,18 @@ impl Governor {
 
     /// Compares what the process has `used` so far with what it was granted.
     pub(crate) fn look(&self, now: Nanos, used: Nanos) -> Looked {
+        self.look_locked(&mut self.lock(), now, used)
+    }
+
+    /// The same, unless another thread has just done it: one more look would take back a stay that is
+    /// granted beyond the budget.
+    pub(crate) fn look_if_due(&self, now: Nanos, used: Nanos) -> Option<Looked> {
         let mut state = self.lock();
-        let state = &mut *state;
+        self.is_due(now)
+            .then(|| self.look_locked(&mut state, now, used))
+    }
+
+    fn look_locked(&self, state: &mut State, now: Nanos, used: Nanos) -> Looked {
         let stretch = state.charge(now, used);
         let grant = state.budget.look(now, state.consumed);
         state.demand = self.demand(state, &grant, &stretch);

@@ -105,6 +105,19 @@ fn a_late_look_does_not_forgive_what_was_used_after_the_end() {
 }
 
 #[test]
+fn who_has_waited_as_told_is_let_in_though_waking_up_took_the_quota() {
+    let mut budget = budget(1, 10, 0);
+    assert_eq!(budget.look(ms(1), ms(1)), wait(10));
+    assert_eq!(budget.look(ms(9), ms(2)), wait(20));
+    let let_in = Grant::Run {
+        left: Nanos(1),
+        end: ms(30),
+    };
+    assert_eq!(budget.look(ms(20), ms(5)), let_in);
+    assert_eq!(budget.look(ms(20), ms(5)), wait(50));
+}
+
+#[test]
 fn throttled_time_ends_when_there_is_budget_again() {
     let mut budget = budget(2, 10, 0);
     budget.look(ms(0), ms(0));

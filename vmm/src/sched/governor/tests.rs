@@ -125,6 +125,32 @@ fn a_legacy_sliver_that_was_held_has_not_slept() {
 }
 
 #[test]
+fn a_quota_that_waking_up_takes_whole_still_lets_the_guest_in() {
+    let governor = Governor::new(
+        limits(r#","cpu_cap":0.1,"cpu_period":1"#),
+        1,
+        false,
+        Nanos(0),
+    );
+    governor.busy(Nanos(0));
+    governor.look(Nanos(0), Nanos(0));
+    let until = governor
+        .look(Nanos(1000), Nanos(1500))
+        .hold
+        .expect("a wait");
+    assert_eq!(governor.look(until, Nanos(6500)).hold, None);
+    assert_eq!(governor.next_look(), until + SHORTEST);
+    // Another thread that is late does not take that back.
+    assert!(governor.look_if_due(until, Nanos(8000)).is_none());
+    // What was used to wake up is owed all the same.
+    let next = governor
+        .look(until + SHORTEST, Nanos(156_500))
+        .hold
+        .expect("a wait");
+    assert!(next > until + Nanos(150 * MS));
+}
+
+#[test]
 fn other_quotas_are_in_force_at_the_next_look() {
     let governor = capped();
     governor.look(Nanos(0), Nanos(0));
