@@ -365,11 +365,12 @@ impl Governor {
     /// Puts other quotas in force, unless the node cannot honour them. The caller has the sliver
     /// look.
     pub(crate) fn set_limits(&self, limits: CpuLimits, now: Nanos) -> Result<(), String> {
-        let mut state = self.lock();
-        if let Some(ledger) = &state.ledger {
+        // Somebody may keep the ledger locked for a while: the sliver runs on meanwhile.
+        if let Some(ledger) = self.ledger() {
             let claimed = ledger.set_claim(self.claim(&limits));
             claimed.map_err(|error| error.to_string())?;
         }
+        let mut state = self.lock();
         let consumed = state.consumed;
         state.budget.set(limits.bandwidth(), now, consumed);
         state.limits = limits;
