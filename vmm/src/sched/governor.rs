@@ -28,6 +28,10 @@ use crate::spec::{CpuLimits, MilliCpu};
 /// up to date, and a rival that came is noticed.
 const LONGEST: Nanos = Nanos::from_millis(50);
 
+/// The same while the vCPUs of a sliver without a cap seem to sleep inside KVM. Shorter than the time
+/// after which the ledger takes it for dead.
+const LONGEST_SLEEP: Nanos = Nanos::from_millis(200);
+
 /// The shortest stay that is granted, to each vCPU: entering the guest and leaving it may take as
 /// long as a small budget lasts, and a guest that is stopped on its way in gets nowhere. What is
 /// used beyond the budget is debt.
@@ -264,10 +268,17 @@ impl Governor {
         let sleeps = self.sleeps_unseen && stretch.is_next_to_nothing();
         let shortest = if sleeps { UNSEEN_SLEEP } else { SHORTEST };
         let least = if sleeps { now + UNSEEN_SLEEP } else { now };
+        // Each look gets it out of its sleep.
+        let uncapped = matches!(grant, Grant::Unlimited);
+        let longest = if sleeps && uncapped {
+            LONGEST_SLEEP
+        } else {
+            LONGEST
+        };
         Plan {
             left: left.max(Nanos(shortest.0 * u64::from(state.busy))),
             at: now,
-            end: end.min(now + LONGEST).max(least),
+            end: end.min(now + longest).max(least),
         }
     }
 

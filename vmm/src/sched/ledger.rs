@@ -248,6 +248,8 @@ fn admit(
     let mut taken: u32 = 0;
     for (slot, entry) in pages.entries() {
         let reserve = entry.read().map_or(0, |record| record.claim.reserve.0);
+        // No more than anybody can have been admitted with.
+        let reserve = reserve.min(total);
         if reserve > 0 && Some(slot) != own && file::is_slot_locked(reader, slot) {
             taken = taken.saturating_add(reserve);
         }

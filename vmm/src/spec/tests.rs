@@ -70,7 +70,7 @@ fn all_mistakes_are_reported_at_once() {
         "vcpus: is a number",
         "args[1]: is a number",
         "start_paused: is a string",
-        "colour: is not a field",
+        "colour: is not a known field",
     ] {
         assert!(
             problems.iter().any(|p| p.starts_with(field)),

@@ -115,8 +115,9 @@ impl State {
             used: consumed - self.consumed,
             held: self.hold.is_some(),
         };
-        self.looked_at = now;
-        self.consumed = consumed;
+        // Of two who look at the same time, the later may have read the clocks first.
+        self.looked_at = self.looked_at.max(now);
+        self.consumed = self.consumed.max(consumed);
         stretch
     }
 

@@ -254,13 +254,13 @@ fn write_new(draft: &Path) -> io::Result<()> {
     file.write_all_at(&Header::initial(), 0)
 }
 
-/// Gives what is about to be replaced another name if no ledger ever looked like that: somebody may
-/// have named the wrong file.
+/// Gives what is about to be replaced another name unless it is empty or begins like a ledger: somebody
+/// may have named the wrong file.
 fn keep_if_foreign(path: &Path, reader: &File) -> io::Result<Option<PathBuf>> {
     let size = reader.metadata()?.len();
     let mut first = Vec::new();
     let _ = reader.take(MAGIC.len() as u64).read_to_end(&mut first);
-    if size == FILE_BYTES as u64 || MAGIC.starts_with(&first) {
+    if size == 0 || first == MAGIC {
         return Ok(None);
     }
     let kept = beside(path, "corrupt");

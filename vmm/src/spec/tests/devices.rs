@@ -108,7 +108,7 @@ fn all_mistakes_of_devices_are_reported_at_once_each_with_its_path() {
     let wanted = [
         "console.input: is a number",
         "console.rate_kib_s: is 0",
-        "console.colour: is not a field",
+        "console.colour: is not a known field",
         "nets[0].tap: ",
         "nets[0].mac: 01:00:00:00:00:01 is the address of a group",
         "nets[0].ipv4: ",
@@ -118,7 +118,7 @@ fn all_mistakes_of_devices_are_reported_at_once_each_with_its_path() {
         "nets[0].dns[0]: ",
         "nets[0].dhcp: is a number",
         "nets[0].offloads: is a string",
-        "nets[0].colour: is not a field",
+        "nets[0].colour: is not a known field",
         "nets[1]: is a number, not an object",
         "disks[1].serial: ",
         "disks[1].path: \"a\" is the path of another disk",
