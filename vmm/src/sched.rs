@@ -5,6 +5,7 @@ pub mod budget;
 pub mod fair;
 pub(crate) mod governor;
 pub mod ledger;
+pub mod place;
 pub mod preempt;
 pub(crate) mod quota;
 pub(crate) mod seat;

@@ -13,6 +13,7 @@ use crate::lifecycle::{Presence, Verdict};
 use crate::nanos::Nanos;
 use crate::sched::account::process_time;
 use crate::sched::governor::{Governor, Looked};
+use crate::sched::place;
 use crate::spec::CpuLimits;
 
 impl Machine {
@@ -24,13 +25,25 @@ impl Machine {
     /// Waits until the sliver may run. `false`: its life wants attention first. `own` is the calling
     /// vCPU, if it is one.
     pub(crate) fn pass_gate(&self, own: Option<usize>) -> bool {
+        let mut moved = false;
         while self.governor.is_due(now()) {
             let ticket = self.governor.ticket();
             if self.lifecycle.wants_attention() {
                 return false;
             }
-            let looked = self.governor.look_if_due(now(), self.used());
-            if let Some(until) = looked.and_then(|looked| self.obey(&looked, own)) {
+            let here = own.map(|_| place::current());
+            let Some(looked) = self.governor.look_if_due(now(), self.used(), here) else {
+                continue;
+            };
+            let wait = self.obey(&looked, own);
+            if let Some(processor) = looked.go_to.filter(|_| !moved) {
+                place::go_to(processor);
+                // That may have taken a while, and nobody is woken who does not sleep yet.
+                moved = true;
+                continue;
+            }
+            moved = false;
+            if let Some(until) = wait {
                 self.governor.wait(&ticket, until);
             }
         }

@@ -11,6 +11,7 @@ mod rates;
 mod tests;
 
 use crate::nanos::Nanos;
+use crate::sched::place::Place;
 use crate::spec::MilliCpu;
 
 use rates::Filling;
@@ -27,6 +28,8 @@ pub struct Rival {
     pub demand: u32,
     /// Whether it has stepped back.
     pub waiting: bool,
+    /// Where it runs, as it says.
+    pub place: Place,
     /// Its virtual time.
     pub vtime: u64,
 }

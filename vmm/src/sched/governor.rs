@@ -11,14 +11,13 @@ mod state;
 mod tests;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-use rustix::thread::sched_getaffinity;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::state::{Hold, Plan, State, Stretch};
 use super::budget::{Budget, Grant};
-use super::fair::{Claim, Fair, Own, Turn};
+use super::fair::{Claim, Decision, Fair, Own, Turn};
 use super::ledger::Ledger;
+use super::place::{self, Place};
 use super::turnstile;
 use crate::control::proto::CpuStatus;
 use crate::nanos::Nanos;
@@ -65,6 +64,8 @@ pub(crate) struct Looked {
     pub(crate) hold: Option<Nanos>,
     /// It could until now: its threads have to be stopped.
     pub(crate) stopped: bool,
+    /// The processor that the vCPU that has looked shall go to.
+    pub(crate) go_to: Option<u32>,
     /// What its guest is told.
     pub(crate) grant: Granted,
 }
@@ -109,6 +110,7 @@ impl Governor {
             },
             hold: None,
             contended: false,
+            processor: 0,
             demand: 0,
             idle_since: now,
             step_backs: 0,
@@ -198,27 +200,31 @@ impl Governor {
 
     /// Compares what the process has `used` so far with what it was granted.
     pub(crate) fn look(&self, now: Nanos, used: Nanos) -> Looked {
-        self.look_locked(&mut self.lock(), now, used)
+        self.look_locked(&mut self.lock(), now, used, None)
     }
 
     /// The same, unless another thread has just done it: one more look would take back a stay that is
-    /// granted beyond the budget.
-    pub(crate) fn look_if_due(&self, now: Nanos, used: Nanos) -> Option<Looked> {
+    /// granted beyond the budget. `here` is the processor of who looks, if it is a vCPU.
+    pub(crate) fn look_if_due(&self, now: Nanos, used: Nanos, here: Option<u32>) -> Option<Looked> {
         let mut state = self.lock();
         self.is_due(now)
-            .then(|| self.look_locked(&mut state, now, used))
+            .then(|| self.look_locked(&mut state, now, used, here))
     }
 
-    fn look_locked(&self, state: &mut State, now: Nanos, used: Nanos) -> Looked {
+    fn look_locked(&self, state: &mut State, now: Nanos, used: Nanos, here: Option<u32>) -> Looked {
+        state.processor = here.unwrap_or(state.processor);
         let stretch = state.charge(now, used);
         let grant = state.budget.look(now, state.consumed);
         state.demand = self.demand(state, &grant, &stretch);
-        let turn = self.take_place(state, now);
+        let decision = self.take_place(state, now);
+        let turn = decision.map(|decision| decision.turn);
         let was_held = state.release(now);
         state.hold = Hold::of(&grant, turn, now);
         let steps_back = |hold: Option<Hold>| hold.is_some_and(|hold| hold.steps_back());
         state.step_backs += u64::from(steps_back(state.hold) && !steps_back(was_held));
         state.plan = self.plan(state, &grant, turn, &stretch);
+        let go_to = here.and_then(|here| self.elsewhere(state, here, decision));
+        state.processor = go_to.unwrap_or(state.processor);
         state.publish(now);
         self.schedule(state, now);
         if was_held.is_some() && state.hold.is_none() {
@@ -227,6 +233,7 @@ impl Governor {
         Looked {
             hold: state.hold.map(|hold| hold.until),
             stopped: was_held.is_none() && state.hold.is_some(),
+            go_to,
             grant: Granted {
                 limits: state.limits,
                 reserve: state.limits.reserve(self.processors),
@@ -283,7 +290,7 @@ impl Governor {
     }
 
     /// The sliver's place among its rivals.
-    fn take_place(&self, state: &mut State, now: Nanos) -> Option<Turn> {
+    fn take_place(&self, state: &mut State, now: Nanos) -> Option<Decision> {
         let ledger = state.ledger.as_ref()?;
         ledger.rivals(now, &mut state.rivals);
         let own = Own {
@@ -301,11 +308,31 @@ impl Governor {
             ledger.publish(now, state.published(waiting));
             ledger.wake(slot);
         }
-        Some(decision.turn)
+        Some(decision)
     }
 
     fn claim(&self, limits: &CpuLimits) -> Claim {
         Claim::of(limits, self.vcpus, self.processors)
+    }
+
+    /// Where a vCPU that looks `here` shall go, to run or to wait. Of several, nobody says where the
+    /// others are.
+    fn elsewhere(&self, state: &State, here: u32, decision: Option<Decision>) -> Option<u32> {
+        let ledger = state.ledger.as_ref()?;
+        let decision = decision.filter(|_| state.busy == 1)?;
+        let there = match decision.turn {
+            _ if state.hold.is_none() => place::to_run(here, &state.rivals, place::processors()),
+            Turn::StepBack { look_at } => {
+                let here = Place {
+                    processor: here,
+                    until: look_at,
+                };
+                let own = (state.fair.vtime(), ledger.slot());
+                place::to_wait(here, own, decision.wake, &state.rivals, place::processors())
+            }
+            Turn::Run { .. } => here,
+        };
+        (there != here).then_some(there)
     }
 
     /// Says when the next look is due.
@@ -432,9 +459,7 @@ impl Claim {
     }
 }
 
-/// Processors that this node gives to slivers: those on which this process may run. A control group's
-/// quota does not count, it is the sliver's own.
+/// Processors that this node gives to slivers.
 pub(crate) fn processors() -> u32 {
-    static COUNT: OnceLock<u32> = OnceLock::new();
-    *COUNT.get_or_init(|| sched_getaffinity(None).map_or(1, |set| set.count().max(1)))
+    place::processors().count().max(1)
 }

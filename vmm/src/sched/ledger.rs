@@ -32,6 +32,7 @@ use self::file::{Identity, LedgerFile, Unlock};
 use self::layout::{FILE_BYTES, Header, PAGE, Record};
 use self::mapping::{OwnPage, Pages};
 use super::fair::{Claim, Rival};
+use super::place::Place;
 use crate::nanos::Nanos;
 use crate::spec::MilliCpu;
 
@@ -49,6 +50,8 @@ pub struct Published {
     pub demand: u32,
     /// Whether it has stepped back.
     pub waiting: bool,
+    /// Where it runs.
+    pub place: Place,
     /// Its virtual time.
     pub vtime: u64,
     /// Processor time that its process has used.
@@ -102,6 +105,7 @@ impl Ledger {
                 claim,
                 demand: 0,
                 waiting: false,
+                place: Place::default(),
                 vtime: 0,
                 service: Nanos::ZERO,
                 updated: Nanos::ZERO,
@@ -152,6 +156,7 @@ impl Ledger {
         self.write(|record| {
             record.demand = entry.demand;
             record.waiting = entry.waiting;
+            record.place = entry.place;
             record.vtime = entry.vtime;
             record.service = entry.service;
             record.updated = now;
@@ -178,6 +183,7 @@ impl Ledger {
                 },
                 demand: record.demand,
                 waiting: record.waiting,
+                place: record.place,
                 vtime: record.vtime,
             });
         }

@@ -167,6 +167,7 @@ fn rival(slot: usize, vtime: Nanos) -> Rival {
         claim: claim(1),
         demand: 1,
         waiting: false,
+        place: Place::default(),
         vtime: vtime.0,
     }
 }
@@ -355,6 +356,7 @@ proptest! {
                     claim: reserved(*share, *milli, milli.rotate_left(7)),
                     demand: *demand,
                     waiting: *waiting,
+                    place: Place::default(),
                     vtime: *vtime,
                 })
                 .collect();

@@ -6,6 +6,7 @@ use crate::nanos::Nanos;
 use crate::sched::budget::{Budget, Grant};
 use crate::sched::fair::{Fair, Rival, Turn};
 use crate::sched::ledger::{Ledger, Published};
+use crate::sched::place::Place;
 use crate::spec::CpuLimits;
 
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct State {
     pub(super) plan: Plan,
     pub(super) hold: Option<Hold>,
     pub(super) contended: bool,
+    /// The processor that the last vCPU to look runs on.
+    pub(super) processor: u32,
     /// vCPUs as rivals see them.
     pub(super) demand: u32,
     pub(super) idle_since: Nanos,
@@ -141,6 +144,10 @@ impl State {
         Published {
             demand: self.demand,
             waiting,
+            place: Place {
+                processor: self.processor,
+                until: self.plan.end,
+            },
             vtime: self.fair.vtime(),
             service: self.consumed,
         }

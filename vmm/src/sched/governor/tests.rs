@@ -141,7 +141,7 @@ fn a_quota_that_waking_up_takes_whole_still_lets_the_guest_in() {
     assert_eq!(governor.look(until, Nanos(6500)).hold, None);
     assert_eq!(governor.next_look(), until + SHORTEST);
     // Another thread that is late does not take that back.
-    assert!(governor.look_if_due(until, Nanos(8000)).is_none());
+    assert!(governor.look_if_due(until, Nanos(8000), None).is_none());
     // What was used to wake up is owed all the same.
     let next = governor
         .look(until + SHORTEST, Nanos(156_500))

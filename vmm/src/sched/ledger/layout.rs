@@ -19,6 +19,7 @@ use slice_abi::layout::MAX_VCPUS;
 
 use crate::nanos::Nanos;
 use crate::sched::fair::Claim;
+use crate::sched::place::Place;
 use crate::spec::{MAX_SHARE, MilliCpu};
 
 /// Bytes of a page.
@@ -134,6 +135,7 @@ pub(super) struct Record {
     pub(super) claim: Claim,
     pub(super) demand: u32,
     pub(super) waiting: bool,
+    pub(super) place: Place,
     pub(super) vtime: u64,
     pub(super) service: Nanos,
     pub(super) updated: Nanos,
@@ -160,11 +162,11 @@ pub(super) struct Entry {
     share: AtomicU32,
     reserve: AtomicU32,
     ceiling: AtomicU32,
-    _unused: AtomicU32,
+    processor: AtomicU32,
     vtime: AtomicU64,
     service: AtomicU64,
     updated: AtomicU64,
-    _reserved: AtomicU64,
+    until: AtomicU64,
     name: [AtomicU64; NAME_BYTES / 8],
 }
 
@@ -182,6 +184,8 @@ impl Entry {
         self.share.store(record.claim.share, Relaxed);
         self.reserve.store(record.claim.reserve.0, Relaxed);
         self.ceiling.store(record.claim.ceiling.0, Relaxed);
+        self.processor.store(record.place.processor, Relaxed);
+        self.until.store(record.place.until.0, Relaxed);
         self.vtime.store(record.vtime, Relaxed);
         self.service.store(record.service.0, Relaxed);
         self.updated.store(record.updated.0, Relaxed);
@@ -218,6 +222,10 @@ impl Entry {
             },
             demand: (demand & !WAITING).min(most),
             waiting: demand & WAITING != 0,
+            place: Place {
+                processor: self.processor.load(Relaxed),
+                until: Nanos(self.until.load(Relaxed)),
+            },
             vtime: self.vtime.load(Relaxed),
             service: Nanos(self.service.load(Relaxed)),
             updated: Nanos(self.updated.load(Relaxed)),

@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use tempfile::TempDir;
 
 use super::*;
+use crate::sched::place;
 
 const NOW: Nanos = Nanos(1_000_000_000_000);
 
@@ -24,6 +25,10 @@ fn busy(vtime: u64) -> Published {
     Published {
         demand: 1,
         waiting: false,
+        place: place::Place {
+            processor: 3,
+            until: Nanos(77),
+        },
         vtime,
         service: Nanos(vtime),
     }
@@ -77,6 +82,10 @@ fn slivers_see_each_other_and_not_themselves() {
         claim: claim(7, 100),
         demand: 1,
         waiting: false,
+        place: place::Place {
+            processor: 3,
+            until: Nanos(77),
+        },
         vtime: 5,
     };
     assert_eq!(rivals(&one, NOW), [seen]);

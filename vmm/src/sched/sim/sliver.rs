@@ -7,6 +7,7 @@ use super::workload::Group;
 use crate::nanos::Nanos;
 use crate::sched::budget::{Budget, Grant};
 use crate::sched::fair::{Claim, Decision, Fair, Own, Rival, Turn};
+use crate::sched::place::Place;
 
 /// As in the governor: the longest time between two looks, the shortest stay that is granted, and
 /// the pause after which a sliver takes its place again.
@@ -194,6 +195,7 @@ impl Sliver {
             claim: self.claim,
             demand: self.demand,
             waiting: self.stepped_back(),
+            place: Place::default(),
             vtime: self.fair.vtime(),
         }
     }
