@@ -43,6 +43,8 @@ pub struct Own {
     pub claim: Claim,
     /// Processors that it wants now; 0 if it goes idle or is throttled.
     pub demand: u32,
+    /// Whether its budget keeps it from running.
+    pub throttled: bool,
 }
 
 /// What to do.
@@ -103,6 +105,8 @@ pub struct Fair {
     looked: Nanos,
     consumed: Nanos,
     state: State,
+    /// Why it did not want processors when it last did not.
+    absence: Absence,
     /// Whether its share would be worth more than its cap.
     due_its_cap: bool,
     /// Kept for their memory: claims of all who want to run, this sliver's first, and their rates.
@@ -124,6 +128,17 @@ enum State {
         /// Since when processors have been free, if they are.
         free: Option<Nanos>,
     },
+}
+
+/// Why a sliver does not want processors.
+#[derive(Debug, Clone, Copy)]
+enum Absence {
+    /// It never has.
+    New,
+    /// It has nothing to do.
+    Asleep { since: Nanos },
+    /// Its budget does not let it.
+    Throttled,
 }
 
 /// What a look shows of those rivals who want to run.
@@ -155,6 +170,7 @@ impl Fair {
             looked: Nanos::ZERO,
             consumed,
             state: State::Idle,
+            absence: Absence::New,
             due_its_cap: false,
             claims: Vec::new(),
             rates: Vec::new(),
@@ -183,7 +199,7 @@ impl Fair {
         let rate = self.refresh_rates(own, rivals, processors);
         if own.demand == 0 {
             self.charge(now, service, self.rate);
-            self.state = State::Idle;
+            self.leave(now, own.throttled);
             let scene = self.survey(now, rivals);
             return Decision {
                 turn: Turn::Run {
@@ -200,9 +216,16 @@ impl Fair {
         let contended = wanted > u64::from(processors);
         // Whoever comes next compares itself with what was published last.
         let full = wanted >= u64::from(processors);
-        self.place(now, rate, own.demand, contended, &scene);
         let joins = matches!(self.state, State::Idle);
-        let ahead = self.ahead(now, own.slot, rivals, joins);
+        // Who has slept off all that it was ahead need not wait for its first quantum: it pays for
+        // it afterwards.
+        let slept = joins && !matches!(self.absence, Absence::Throttled);
+        let rested = slept && self.vtime <= scene.mean();
+        self.place(now, rate, own.demand, contended, &scene);
+        let ahead = match rested {
+            true => 0,
+            false => self.ahead(now, own.slot, rivals, joins),
+        };
         let turn = self.decide(now, own.demand, ahead, &scene, processors);
         let taken = match turn {
             Turn::Run { .. } => own.demand,
@@ -264,6 +287,15 @@ impl Fair {
     /// who comes.
     pub fn idle(&mut self, now: Nanos) {
         self.earn(now);
+        self.leave(now, false);
+    }
+
+    fn leave(&mut self, now: Nanos, throttled: bool) {
+        self.absence = match (self.state, self.absence) {
+            (State::Idle, Absence::Asleep { since }) => Absence::Asleep { since },
+            _ if throttled => Absence::Throttled,
+            _ => Absence::Asleep { since: now },
+        };
         self.state = State::Idle;
     }
 
@@ -316,10 +348,24 @@ impl Fair {
                 now.0
             }
             None => self.vtime,
-            // Who has slept begins with those who have had least: no credit, and no penalty.
+            // Who has slept begins where the others are in the mean: with those who have had least
+            // it would gain what lies between, each time it wakes. What it was owed it is still
+            // owed, but no more: while it slept, virtual time has passed for it, too.
             Some(least) if joins => {
-                self.vtime = self.vtime.max(least);
-                least
+                let placed = match self.absence {
+                    Absence::New => scene.mean(),
+                    Absence::Asleep { since } => {
+                        let passed = self.vtime.saturating_add((now - since).0);
+                        passed.min(scene.mean())
+                    }
+                    // It is owed what it could not use meanwhile.
+                    Absence::Throttled => least,
+                };
+                if self.vtime < placed {
+                    self.vtime = placed;
+                    self.rate = rate;
+                }
+                least.min(self.vtime)
             }
             Some(least) => least.min(self.vtime),
         };
@@ -436,6 +482,14 @@ impl Fair {
 }
 
 impl Scene {
+    /// Mean of their virtual times, by their rates; of nobody's, the end of time.
+    fn mean(&self) -> u64 {
+        match self.least {
+            Some(least) => ((self.weighted / self.rates) as u64).max(least),
+            None => u64::MAX,
+        }
+    }
+
     /// Who is to be woken if this sliver takes so many processors.
     fn wake(&self, taken: u32, processors: u32) -> Option<usize> {
         let room = self.active + u64::from(taken) < u64::from(processors);

@@ -216,7 +216,7 @@ impl Governor {
         let stretch = state.charge(now, used);
         let grant = state.budget.look(now, state.consumed);
         state.demand = self.demand(state, &grant, &stretch);
-        let decision = self.take_place(state, now);
+        let decision = self.take_place(state, &grant, now);
         let turn = decision.map(|decision| decision.turn);
         let was_held = state.release(now);
         state.hold = Hold::of(&grant, turn, now);
@@ -290,13 +290,14 @@ impl Governor {
     }
 
     /// The sliver's place among its rivals.
-    fn take_place(&self, state: &mut State, now: Nanos) -> Option<Decision> {
+    fn take_place(&self, state: &mut State, grant: &Grant, now: Nanos) -> Option<Decision> {
         let ledger = state.ledger.as_ref()?;
         ledger.rivals(now, &mut state.rivals);
         let own = Own {
             slot: ledger.slot(),
             claim: self.claim(&state.limits),
             demand: state.demand,
+            throttled: matches!(grant, Grant::Wait { .. }),
         };
         let decision = state
             .fair

@@ -158,6 +158,7 @@ fn own(slot: usize, demand: u32) -> Own {
         slot,
         claim: claim(1),
         demand,
+        throttled: false,
     }
 }
 
@@ -192,11 +193,11 @@ fn alone_it_runs_and_looks_rarely() {
 }
 
 #[test]
-fn who_comes_begins_with_those_who_had_least() {
+fn who_comes_begins_where_the_others_are_in_the_mean_and_runs_at_once() {
     let mut fair = Fair::new(ms(0));
     let rivals = [rival(1, ms(5000)), rival(2, ms(4990))];
     let decision = fair.look(ms(5000), ms(0), &own(3, 1), &rivals, 2);
-    assert_eq!(fair.vtime(), ms(4990).0);
+    assert_eq!(fair.vtime(), ms(4995).0);
     assert_eq!(decision.turn, Turn::Run { look_at: ms(5010) });
     assert!(decision.contended);
 }
@@ -218,7 +219,7 @@ fn who_is_ahead_steps_back_after_its_quantum_and_wakes_the_next() {
     );
     assert_eq!(decision.wake, Some(2));
     // Three share one processor: 10 ms are 30 of virtual time.
-    assert_eq!(fair.vtime(), ms(1030).0);
+    assert_eq!(fair.vtime(), ms(1030).0 + 500_000);
 }
 
 #[test]
@@ -304,14 +305,14 @@ fn sleeping_earns_nothing_and_forgets_nothing() {
     let rivals = [rival(1, ms(1000)), waiting(2, ms(1001))];
     fair.look(ms(1000), ms(0), &own(0, 1), &rivals, 1);
     fair.look(ms(1009), ms(9), &own(0, 0), &rivals, 1);
-    assert_eq!(fair.vtime(), ms(1027).0);
+    assert_eq!(fair.vtime(), ms(1027).0 + 500_000);
     // Back at once: what it owes, it owes.
     let decision = fair.look(ms(1010), ms(9), &own(0, 1), &rivals, 1);
     assert!(
         matches!(decision.turn, Turn::StepBack { .. }),
         "{decision:?}"
     );
-    assert_eq!(fair.vtime(), ms(1027).0);
+    assert_eq!(fair.vtime(), ms(1027).0 + 500_000);
 }
 
 #[test]

@@ -136,6 +136,7 @@ impl Sliver {
             slot,
             claim: self.claim,
             demand: if has_budget { self.busy } else { 0 },
+            throttled: !has_budget,
         }
     }
 
