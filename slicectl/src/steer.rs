@@ -307,6 +307,7 @@ mod tests {
             vcpus: 2,
             cpu_us: Default::default(),
             cpu: Default::default(),
+            net: None,
             devices: vec![vmm::control::proto::DeviceStatus {
                 tag: "console".to_owned(),
                 ..Default::default()

@@ -6,6 +6,8 @@
 //! monitor sends a [`Notice`] on the tie, the socket inherited from whoever runs it in the
 //! foreground: one when it has started, one when the sliver has ended.
 
+mod net;
+
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
@@ -16,6 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{CpuTime, ExitRecord, Registers};
 use crate::spec::{CpuChange, CpuLimits};
+
+pub use net::{
+    Captured, EventBatch, EventRecord, FlowBatch, FlowEnd, FlowRecord, LostFlows, NetStatus, Opened,
+};
 
 /// Version of the protocol. A monitor refuses requests of another.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -100,6 +106,31 @@ pub enum Op {
     },
     /// Changes quotas; what is not named stays. Answered with [`Answer::Limits`].
     SetLimits(CpuChange),
+    /// Takes records of flows. Answered with [`Answer::Flows`].
+    TakeFlows {
+        /// Records before this number are stored and need not be kept any more.
+        acknowledge: u64,
+        /// Records to give at most.
+        max: usize,
+    },
+    /// Reads what has happened. Answered with [`Answer::Events`].
+    TakeEvents {
+        /// The number of the last event that is known, or 0.
+        after: u64,
+    },
+    /// Nothing goes to these prefixes from now on, and what was blocked before is free again unless
+    /// it is among them.
+    SetBlocks {
+        /// IPv4 and IPv6 prefixes.
+        prefixes: Vec<String>,
+    },
+    /// Begins to copy the sliver's packets, until the client that asked for it disconnects.
+    Capture {
+        /// Bytes of each to copy at most.
+        snaplen: u32,
+    },
+    /// Takes packets that were copied. Answered with [`Answer::Captured`].
+    TakeCapture,
     /// Tells the guest the size of its console's window.
     ResizeConsole {
         /// Columns.
@@ -141,6 +172,12 @@ pub enum Answer {
     Status(Box<Status>),
     /// The answer to [`Op::SetLimits`]: all quotas, as they are now.
     Limits(CpuLimits),
+    /// The answer to [`Op::TakeFlows`].
+    Flows(FlowBatch),
+    /// The answer to [`Op::TakeEvents`].
+    Events(EventBatch),
+    /// The answer to [`Op::TakeCapture`].
+    Captured(Captured),
     /// The answer to [`Op::ReadRegisters`].
     Registers(Registers),
     /// The answer to [`Op::ReadMemory`], as hexadecimal digits.
@@ -223,6 +260,9 @@ pub struct Status {
     /// What it is granted of the processors, and what has come of it.
     #[serde(default)]
     pub cpu: CpuStatus,
+    /// Its traffic, if it has a network card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net: Option<NetStatus>,
     /// Its devices.
     #[serde(default)]
     pub devices: Vec<DeviceStatus>,

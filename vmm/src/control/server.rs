@@ -308,6 +308,11 @@ impl Server {
             Op::WaitStop => return self.wait_for(index, id, WaitKind::Stopped),
             Op::SetBalloon { mib } => self.set_balloon(mib),
             Op::SetLimits(change) => self.set_limits(&change).map(Answer::Limits),
+            Op::TakeFlows { .. }
+            | Op::TakeEvents { .. }
+            | Op::SetBlocks { .. }
+            | Op::Capture { .. }
+            | Op::TakeCapture => Err("this monitor does not watch its sliver's traffic".to_owned()),
             Op::ResizeConsole { columns, rows } => {
                 self.order(Order::ConsoleSize { columns, rows }, "console")
             }
@@ -443,6 +448,7 @@ impl Server {
             vcpus: self.spec.vcpus(),
             cpu_us: self.machine.cpu_time(),
             cpu: self.machine.cpu_status(),
+            net: None,
             devices: self.machine.device_status(),
             exits: self.machine.exit_counts(),
         }
