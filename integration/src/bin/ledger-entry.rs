@@ -12,6 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use vmm::nanos::Nanos;
 use vmm::sched::fair::Claim;
 use vmm::sched::ledger::{Ledger, Published};
+use vmm::sched::place::Place;
 use vmm::spec::MilliCpu;
 
 /// How long it burns between two looks.
@@ -36,6 +37,7 @@ fn main() -> anyhow::Result<()> {
         let entry = Published {
             demand,
             waiting: false,
+            place: Place::default(),
             vtime: 0,
             service,
         };
