@@ -4,11 +4,11 @@
 //! for. Waits ([`Op::WaitStop`], [`Op::Step`]) are sent with [`Client::send`] and their replies
 //! received when the descriptor is readable.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vmm::control::proto::{Answer, Op, Outcome, PROTOCOL_VERSION, Reply, Request, Status};
@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
+    patience: Duration,
     last_id: u64,
 }
 
@@ -74,9 +75,12 @@ impl Client {
         rustix::net::connect(&socket, &address).map_err(io::Error::from)?;
         let stream = UnixStream::from(socket);
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Self { stream, last_id: 0 })
+        Ok(Self {
+            stream,
+            patience,
+            last_id: 0,
+        })
     }
 
     /// Sends a request; its reply will carry the id that this returns.
@@ -93,7 +97,11 @@ impl Client {
 
     /// Receives the next reply, whatever it belongs to.
     pub fn receive(&mut self) -> Result<Reply, ClientError> {
-        read_frame(&self.stream)?.ok_or(ClientError::Closed)
+        let bounded = Bounded {
+            stream: &self.stream,
+            until: Instant::now() + self.patience,
+        };
+        read_frame(bounded)?.ok_or(ClientError::Closed)
     }
 
     /// Asks and waits for the answer.
@@ -142,8 +150,25 @@ impl Client {
 
     /// Waits, at most `time`, until the monitor closes the connection; whether it did.
     pub fn closes_within(&mut self, time: Duration) -> bool {
-        let _ = self.stream.set_read_timeout(Some(time));
+        self.patience = time;
         matches!(self.receive(), Err(ClientError::Closed))
+    }
+}
+
+/// Reads up to a moment, however little comes at a time.
+struct Bounded<'a> {
+    stream: &'a UnixStream,
+    until: Instant,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(bytes)
     }
 }
 
@@ -206,6 +231,24 @@ mod tests {
         let mut client = Client::connect(&dir.path().join("s")).expect("connected");
         client.order(Op::Pause).expect("done");
         assert!(client.closes_within(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_monitor_that_answers_a_byte_at_a_time_is_silent() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = UnixListener::bind(dir.path().join("s")).expect("bound");
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let long = 1_000_000_u32.to_le_bytes();
+            io::Write::write_all(&mut stream, &long).expect("written");
+            while io::Write::write_all(&mut stream, b" ").is_ok() {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let patience = Duration::from_millis(100);
+        let client = Client::connect_with_patience(&dir.path().join("s"), patience);
+        let result = client.expect("connected").order(Op::Pause);
+        assert!(matches!(result, Err(ClientError::Silent)), "{result:?}");
     }
 
     #[test]
