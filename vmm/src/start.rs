@@ -284,16 +284,16 @@ fn run_vcpu0(
     let (told, mine) = match made {
         Ok((machine, vcpu)) => {
             let machine = Arc::new(machine);
-            (Ok(Arc::clone(&machine)), Some((machine, vcpu)))
+            // It is in the ledger before anybody can ask it anything.
+            let joined = go.recv().map(|ledger| machine.governor().join(ledger));
+            let mine = joined.ok().map(|()| (Arc::clone(&machine), vcpu));
+            (Ok(machine), mine)
         }
         Err(error) => (Err(error), None),
     };
     let _ = to_main.send(told);
     bell.ring();
-    if let Some((machine, vcpu)) = mine
-        && let Ok(ledger) = go.recv()
-    {
-        machine.governor().join(ledger);
+    if let Some((machine, vcpu)) = mine {
         let _guard = EndGuard::new(&machine);
         machine.run(vcpu);
     }
