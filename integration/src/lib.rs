@@ -2,7 +2,8 @@
 //!
 //! [`artifacts`] builds what is run, [`sliver`] runs it, [`client`] steers it, [`ended`] tells how it
 //! ended, [`outlet`] reads its output now and then, [`elf`] makes image files that nobody would ship.
-//! [`hostile`] runs guests that misbehave by the dozen, [`taps`] connects their network cards.
+//! [`hostile`] runs guests that misbehave by the dozen, [`taps`] connects their network cards,
+//! [`receiver`] hears every frame that comes out of them, [`egress`] judges those.
 //! [`cpu_time`] tells what a monitor uses of the processors, as the host sees it.
 //! [`service`] runs an example that serves, [`http`] and [`kv`] are clients of such. [`lab`] is a host
 //! for Linux guests wherever there is none.
@@ -12,6 +13,7 @@ pub mod artifacts;
 pub mod cli;
 pub mod client;
 pub mod cpu_time;
+pub mod egress;
 pub mod elf;
 pub mod ended;
 pub mod guests;
@@ -21,6 +23,7 @@ pub mod kv;
 pub mod lab;
 pub mod outlet;
 pub mod pss;
+pub mod receiver;
 pub mod service;
 pub mod sliver;
 pub mod taps;

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use crate::receiver::Receiver;
+
 /// EtherType for experiments (IEEE 802): nothing else is taken for a test's frames.
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
@@ -38,13 +40,26 @@ impl HostEnd {
 /// # Panics
 /// If that cannot be done: it needs CAP_SYS_ADMIN and `/dev/net/tun`.
 pub fn make(count: usize) -> Vec<Tap> {
-    let maker = std::thread::spawn(move || -> io::Result<Vec<Tap>> {
+    make_all(count, make_one)
+}
+
+/// The same, each with all that comes out of it.
+///
+/// # Panics
+/// If that cannot be done.
+pub fn watched(count: usize) -> Vec<(Tap, Receiver)> {
+    make_all(count, |name| Ok((make_one(name)?, Receiver::on(name)?)))
+}
+
+fn make_all<T: Send + 'static>(
+    count: usize,
+    make: impl Fn(&str) -> io::Result<T> + Send + 'static,
+) -> Vec<T> {
+    let maker = std::thread::spawn(move || -> io::Result<Vec<T>> {
         // SAFETY: takes a number; a network namespace of this thread's own is nothing that other
         // threads rely on.
         check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
-        (0..count)
-            .map(|index| make_one(&format!("t{index}")))
-            .collect()
+        (0..count).map(|index| make(&format!("t{index}"))).collect()
     });
     let taps = maker.join().expect("the maker of taps does not panic");
     taps.expect("taps are made (it needs root and /dev/net/tun)")
@@ -59,7 +74,7 @@ fn make_one(name: &str) -> io::Result<Tap> {
     let mut wanted = request(name);
     wanted.ifr_ifru.ifru_flags = flags as libc::c_short;
     ioctl(&tun, libc::TUNSETIFF, &mut wanted)?;
-    let host = packet_socket(name)?;
+    let host = packet_socket(name, 0)?;
     let mut up = request(name);
     up.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     ioctl(&host, libc::SIOCSIFFLAGS, &mut up)?;
@@ -69,8 +84,9 @@ fn make_one(name: &str) -> io::Result<Tap> {
     })
 }
 
-/// A socket that sends whole frames through the interface and receives none.
-fn packet_socket(name: &str) -> io::Result<OwnedFd> {
+/// A socket that sends whole frames through the interface, and receives those of this EtherType, in
+/// the network's byte order; 0: none.
+pub(crate) fn packet_socket(name: &str, ethertype: u16) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: takes numbers only.
     let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
@@ -81,6 +97,7 @@ fn packet_socket(name: &str) -> io::Result<OwnedFd> {
     // SAFETY: all members are numbers, of which zero is a valid value.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as libc::c_ushort;
+    address.sll_protocol = ethertype;
     // SAFETY: SIOCGIFINDEX has filled in this member; any bits are a valid number.
     address.sll_ifindex = unsafe { found.ifr_ifru.ifru_ifindex };
     let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
@@ -103,7 +120,7 @@ fn ioctl(fd: &impl AsRawFd, number: libc::Ioctl, request: &mut libc::ifreq) -> i
     check(unsafe { libc::ioctl(fd.as_raw_fd(), number, std::ptr::from_mut(request)) }).map(drop)
 }
 
-fn check(result: i32) -> io::Result<i32> {
+pub(crate) fn check(result: i32) -> io::Result<i32> {
     match result {
         -1 => Err(io::Error::last_os_error()),
         result => Ok(result),

@@ -46,6 +46,8 @@ in_both! {
         kv_as_a_process_tells_that_its_disk_is_full;
     check_blast: blast_as_a_slice_measures_a_network, blast_as_a_process_measures_a_network;
     check_blast_disk: blast_as_a_slice_measures_a_disk, blast_as_a_process_measures_a_disk;
+    check_traffic: traffic_as_a_slice_sends_what_its_seed_says,
+        traffic_as_a_process_sends_what_its_seed_says;
     check_ping: ping_as_a_slice_measures_hosts, ping_as_a_process_measures_hosts;
     check_usage: slices_tell_wrong_arguments_from_right_ones,
         processes_tell_wrong_arguments_from_right_ones;
@@ -316,6 +318,43 @@ fn check_blast(kind: Kind) {
     assert!(told["p50_us"].as_f64() <= told["p99_us"].as_f64(), "{told}");
 }
 
+fn check_traffic(kind: Kind) {
+    let sink = Service::new("blast")
+        .args(["--mode", "sink"])
+        .port_flag("--listen")
+        .start(Kind::Process);
+    let nobody = format!("{}:9", service::HOST);
+    let sink = sink.tcp().to_string();
+    let send = |to: &str, flags: &[&str]| {
+        let args = [&["--to", to, "--seconds", "0.5", "--json"], flags].concat();
+        json(&Service::program("traffic").args(args).run(kind))
+    };
+    let to = match kind {
+        // Its calls are answered by nobody, which they bear.
+        Kind::Slice => nobody.as_str(),
+        Kind::Process => &sink,
+    };
+    let told = send(to, &["--profile", "voip", "--rate", "688"]);
+    assert_eq!(
+        (&told["due_sends"], &told["flows"]),
+        (&250.into(), &10.into())
+    );
+    assert!(told["sent_bytes"].as_u64() <= Some(250 * 172), "{told}");
+    if kind == Kind::Process {
+        for profile in ["web", "bulk"] {
+            let flags = ["--profile", profile, "--rate", "8000", "--seed", "7"];
+            let [one, other] = [(); 2].map(|()| send(to, &flags));
+            assert_eq!(one["due_bytes"], other["due_bytes"], "{one} {other}");
+            assert_eq!(one["failed"], 0, "{one}");
+            assert!(one["sent_bytes"].as_u64() > Some(0), "{one}");
+            assert!(
+                one["sent_bytes"].as_u64() <= one["due_bytes"].as_u64(),
+                "{one}"
+            );
+        }
+    }
+}
+
 fn check_blast_disk(kind: Kind) {
     let place = new_place();
     let blast = Service::program("blast").disk(disk(&place, 4 << 20));
@@ -375,7 +414,7 @@ fn check_ping(kind: Kind) {
 }
 
 fn check_usage(kind: Kind) {
-    for example in ["web", "kv", "ping", "blast"] {
+    for example in ["web", "kv", "ping", "blast", "traffic"] {
         let help = Service::program(example).args(["--help"]).run(kind);
         assert_eq!(help.status.code(), Some(0), "{help:?}");
         let usage = format!("usage: {example} ");

@@ -7,6 +7,7 @@ mod examples;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -55,6 +56,8 @@ pub enum Command {
     Balloon(BalloonArgs),
     /// Tell or change the quotas of a running sliver
     Limits(LimitsArgs),
+    /// Run a sliver that sends a load which can be had again: web, bulk or voip
+    Traffic(TrafficArgs),
     /// Show what the slivers of this host use, again and again
     Top(TopArgs),
     /// List the ledger's entries, and find those that do not tell the truth
@@ -328,6 +331,46 @@ pub struct LimitsSetArgs {
     /// Print the quotas that are then in force as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `traffic`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::TRAFFIC, after_long_help = examples::TRAFFIC_LONG)]
+pub struct TrafficArgs {
+    /// Name of the sliver that is made for it [default: traffic and a number]
+    pub name: Option<String>,
+    /// Where to send, such as 192.0.2.7:9000 or [2001:db8::7]:9000
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub to: SocketAddr,
+    /// What the load looks like
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Profile::Web)]
+    pub profile: Profile,
+    /// Payload in the mean, in kbit/s of 1000 bit/s
+    #[arg(long, value_name = "KBIT", default_value = "1000", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub rate: u64,
+    /// What chance is drawn from: the same sends the same pieces at the same moments
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seed: u64,
+    /// For how long, in seconds
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
+    /// Print what came of it as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Flags of `slicectl run` for the sliver, its network card above all
+    #[arg(last = true, value_name = "RUN FLAGS")]
+    pub run: Vec<String>,
+}
+
+/// Kinds of load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// Short TCP connections with many small and few large objects, and pauses
+    Web,
+    /// One TCP connection that never rests
+    Bulk,
+    /// UDP datagrams of 172 bytes, every 20 ms for each call
+    Voip,
 }
 
 /// Arguments of `top`.

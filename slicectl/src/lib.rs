@@ -32,6 +32,7 @@ pub mod source_tree;
 pub mod steer;
 pub mod text;
 pub mod top;
+pub mod traffic;
 pub mod units;
 
 use std::process::ExitCode;
@@ -59,6 +60,10 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => steer::stop(args),
         Command::Balloon(args) => steer::balloon(args),
         Command::Limits(args) => limits::run(&args.command),
+        Command::Traffic(args) => match traffic::run(args) {
+            Ok(status) => Ok(status),
+            Err(error) => return wrong_usage(&error),
+        },
         Command::Top(args) => top::run(args),
         Command::Ledger(args) => ledger::run(args),
         Command::Simulate(args) => simulate::run(args),

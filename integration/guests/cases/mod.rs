@@ -4,11 +4,13 @@
 
 pub mod block;
 pub mod console;
+pub mod egress;
 pub mod floods;
 pub mod lasting;
 pub mod low;
 pub mod memory;
 pub mod net;
+pub mod packets;
 pub mod registers;
 pub mod rings;
 pub mod status;

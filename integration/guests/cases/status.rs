@@ -9,3 +9,4 @@ pub const BAD_QUEUE_ACCEPTED: u64 = 17;
 pub const UNKNOWN_CASE: u64 = 18;
 pub const STATE_LAGS: u64 = 21;
 pub const DOES_NOT_WORK_AGAIN: u64 = 22;
+pub const NOT_TAKEN: u64 = 23;

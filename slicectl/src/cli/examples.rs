@@ -160,6 +160,38 @@ Examples:
 What is not named stays as it is. Refused is what slivers cannot have: more than 100 % for each of its
 vCPUs, or a reserve that others have.";
 
+macro_rules! traffic_examples {
+    () => {
+        "\
+Examples:
+  slicectl traffic --to 192.0.2.1:9000 -- --net tap=tap3,addr=192.0.2.7/24
+  slicectl traffic load --to 192.0.2.1:9000 --profile bulk --rate 50000 --seconds 60 -- --net tap=tap3,dhcp
+  slicectl traffic --to 10.0.2.1:9000 --profile voip --rate 688 --seed 7 --json -- --net tap"
+    };
+}
+
+pub(super) const TRAFFIC: &str = traffic_examples!();
+
+pub(super) const TRAFFIC_LONG: &str = concat!(
+    traffic_examples!(),
+    "
+
+It is `slicectl run traffic`: the example of that name in a sliver of its own, which ends when the
+time is over. What follows -- are flags of `slicectl run` for that sliver. For a load on a link that
+a sliver has already, give the one that is made the same limits.
+
+The same profile, rate and seed send the same pieces at the same moments, on any host. When the
+network takes less than that, what could not be sent in time is told.
+
+web and bulk go over TCP: something has to take connections there, such as
+
+  slicectl run blast --net tap=tap4,addr=192.0.2.1/24 -- --listen 9000 --mode sink
+
+voip needs nobody: its datagrams are sent, whether anybody takes them or not.
+
+Exit code 1 if nothing could be sent."
+);
+
 pub(super) const TOP_TABLE: &str = "\
 Examples:
   slicectl top

@@ -1,0 +1,76 @@
+//! What leaves a node: guests send what nobody may, and the outside hears every frame.
+
+use std::collections::BTreeMap;
+
+use integration::egress::{Card, GATEWAY, Outside, run};
+use integration::needs_kvm;
+use integration::sliver::Sliver;
+use serde_json::{Value, json};
+
+/// Frames of each kind.
+const COUNT: usize = 5;
+
+/// What may leave.
+const HONEST: [&str; 4] = ["honest-udp", "honest-tcp", "honest-icmp", "honest-arp"];
+
+/// What may not, and why not.
+const WRONG: &[(&str, &str)] = &[
+    ("udp-to-port-zero", "port zero"),
+    ("udp-from-port-zero", "port zero"),
+    ("tcp-to-port-zero", "port zero"),
+    ("tcp-from-port-zero", "port zero"),
+    ("to-unset", "an address that nobody has"),
+    ("to-this-network", "an address that nobody has"),
+    ("to-loopback", "an address that nobody has"),
+    ("to-reserved", "an address that nobody has"),
+    ("from-unset", "a forged address"),
+    ("from-loopback", "a forged address"),
+    ("forged-ip", "a forged address"),
+    ("forged-far-ip", "a forged address"),
+    ("to-multicast", "a packet to many"),
+    ("to-everybody", "a packet to many"),
+    ("forged-arp", "a forged address in ARP"),
+    ("forged-arp-mac", "a forged address in ARP"),
+    ("forged-neighbour", "a forged neighbour"),
+    ("length-beyond-end", "a wrong length"),
+    ("length-too-short", "a wrong length"),
+    ("udp-length-wrong", "a wrong length"),
+    ("header-too-long", "half a header"),
+    ("header-too-short", "a wrong length"),
+    ("wrong-version", "a wrong length"),
+    ("other-ethertype", "another protocol"),
+];
+
+/// Sends so many frames of each kind, and then of the honest kinds.
+fn outside_of(kinds: &[&str], fields: Value) -> Outside {
+    let card = Card::of(2);
+    let count = COUNT.to_string();
+    let [own, peer] = [card.ip, GATEWAY].map(|address| address.to_string());
+    let first = ["egress", &own, &peer, &count];
+    let args = [&first[..], kinds, &HONEST].concat();
+    let guest = Sliver::bare("egress").args(args);
+    let (ended, outside) = run(&[(card, guest)], &fields, |_| {})
+        .pop()
+        .expect("there is one guest");
+    ended.assert_exited(0);
+    outside
+}
+
+/// How often each reason occurs among frames of these kinds.
+fn expected(kinds: &[(&'static str, &'static str)]) -> BTreeMap<&'static str, usize> {
+    let mut expected = BTreeMap::new();
+    for (_, why) in kinds {
+        *expected.entry(*why).or_default() += COUNT;
+    }
+    expected
+}
+
+#[test]
+fn without_a_guard_everything_leaves_but_forged_hardware_addresses() {
+    needs_kvm!();
+    let mut kinds: Vec<_> = WRONG.iter().map(|(kind, _)| *kind).collect();
+    kinds.push("forged-mac");
+    let outside = outside_of(&kinds, json!({}));
+    assert_eq!(outside.forbidden(), expected(WRONG));
+    assert_eq!(outside.allowed(), HONEST.len() * COUNT);
+}
