@@ -9,4 +9,5 @@ pub(crate) mod legacy;
 pub(crate) mod net;
 pub(crate) mod qemu;
 pub(crate) mod rate;
+pub(crate) mod shape;
 pub(crate) mod start;

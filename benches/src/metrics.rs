@@ -5,7 +5,9 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::experiments::{compute, cpu, disk, first_byte, idle, legacy, net, qemu, rate, start};
+use crate::experiments::{
+    compute, cpu, disk, first_byte, idle, legacy, net, qemu, rate, shape, start,
+};
 use crate::lab::Lab;
 use crate::stats::Quad;
 
@@ -61,7 +63,8 @@ pub(crate) struct Experiment {
 
 /// Everything there is.
 pub(crate) fn experiments() -> impl Iterator<Item = &'static Experiment> {
-    EXPERIMENTS.iter().chain(cpu::experiments())
+    let limits = [shape::EXPERIMENTS].into_iter().flatten();
+    EXPERIMENTS.iter().chain(cpu::experiments()).chain(limits)
 }
 
 const EXPERIMENTS: &[Experiment] = &[

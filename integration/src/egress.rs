@@ -181,9 +181,10 @@ pub fn run(
         let mut ears = Vec::new();
         for ((card, sliver), (Tap { fd, host }, ear)) in guests.iter().zip(taps) {
             let done = &done;
+            // The interface lasts as long as the tap, and longer than the guest.
+            let held = fd.try_clone().expect("a descriptor is copied");
             ears.push(scope.spawn(move || {
-                // As long as it is there, so is the interface.
-                let _host = host;
+                let _held = (held, host);
                 listen(*card, &ear, done)
             }));
             let mut sliver = sliver.clone().field("nets", json!([card.spec()]));

@@ -86,7 +86,10 @@ fn make_one(name: &str) -> io::Result<Tap> {
 
 /// A socket that sends whole frames through the interface, and receives those of this EtherType, in
 /// the network's byte order; 0: none.
-pub(crate) fn packet_socket(name: &str, ethertype: u16) -> io::Result<OwnedFd> {
+///
+/// # Errors
+/// If there is no such interface in this thread's namespace, or this process may not.
+pub fn packet_socket(name: &str, ethertype: u16) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: takes numbers only.
     let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;

@@ -35,7 +35,7 @@ const WRONG: &[(&str, &str)] = &[
     ("length-beyond-end", "a wrong length"),
     ("length-too-short", "a wrong length"),
     ("udp-length-wrong", "a wrong length"),
-    ("header-too-long", "half a header"),
+    ("header-too-long", "a wrong length"),
     ("header-too-short", "a wrong length"),
     ("wrong-version", "a wrong length"),
     ("other-ethertype", "another protocol"),
