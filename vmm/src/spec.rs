@@ -20,6 +20,7 @@
 //!   "console": { "input": false, "rate_kib_s": 1024 },
 //!   "nets": [{ "tap": "tap3", "ipv4": "10.0.0.2/24", "gateway4": "10.0.0.1" }],
 //!   "disks": [{ "path": "/var/lib/slices/disk.img", "read_only": true }],
+//!   "public": { "ports": "20000-20999", "address": "192.0.2.1" },
 //!   "vsock": { "dir": "/run/hello", "cid": 3 },
 //!   "balloon_mib": 0,
 //!   "cpu_cap": 50, "cpu_pct": 5, "cpu_share": 2, "cpu_burst": 20, "cpu_period": 10
@@ -27,7 +28,7 @@
 //! ```
 //!
 //! `version`, `name`, `slice`, `owner`, `contact` and `image` are required. [`NetSpec`],
-//! [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts, [`CpuLimits`] the
+//! [`PublicSpec`], [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts, [`CpuLimits`] the
 //! quotas. A legacy image may
 //! have a `kernel`, too, and a `seed` for its cloud-init: see [`KernelSpec`] and [`SeedSpec`].
 
@@ -39,6 +40,7 @@ mod kernel;
 mod mistakes;
 mod names;
 mod net;
+mod public;
 mod seed;
 #[cfg(test)]
 mod tests;
@@ -52,6 +54,7 @@ pub(crate) use mistakes::told as mistakes_told;
 pub use mistakes::{Mistake, SpecError};
 pub use names::{SliceName, SliverName};
 pub use net::{DEFAULT_MTU, MAX_DNS, Mac, NetSpec, TapName};
+pub use public::PublicSpec;
 pub use seed::{Hostname, MAX_KEYS, MAX_USER_DATA_BYTES, PublicKey, SEED_SERIAL, SeedSpec};
 pub use vsock::VsockSpec;
 
@@ -100,6 +103,8 @@ pub struct SliverSpec {
     console: ConsoleSpec,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     nets: Vec<NetSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public: Option<PublicSpec>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     disks: Vec<DiskSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +148,10 @@ impl SliverSpec {
         let console = fields.object("console", ConsoleSpec::read);
         let sliver = name.as_ref().map_or("", SliverName::as_str);
         let nets = net::read_all(&mut fields, sliver);
+        let public = fields.object("public", PublicSpec::read).flatten();
+        if public.is_some() && nets.is_empty() {
+            fields.mistake("public", "is of no use without a network card".to_owned());
+        }
         let disks = disk::read_all(&mut fields);
         let seed = seed::read(&mut fields, kernel.is_some(), &disks);
         let vsock = fields.object("vsock", VsockSpec::read).flatten();
@@ -169,6 +178,7 @@ impl SliverSpec {
                     start_paused,
                     console: console.unwrap_or_default(),
                     nets,
+                    public,
                     disks,
                     seed,
                     vsock,
@@ -248,6 +258,11 @@ impl SliverSpec {
     /// Its network cards, at most [`MAX_NETS`](slice_abi::info::MAX_NETS).
     pub fn nets(&self) -> &[NetSpec] {
         &self.nets
+    }
+
+    /// What the outside sees of it, if its ports are translated.
+    pub fn public(&self) -> Option<&PublicSpec> {
+        self.public.as_ref()
     }
 
     /// Its disks, at most [`MAX_DISKS`] with that of the seed.

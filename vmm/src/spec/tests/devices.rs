@@ -338,3 +338,44 @@ fn the_samples_are_valid() {
         SliverSpec::parse(sample).unwrap_or_else(|error| panic!("{error}"));
     }
 }
+
+#[test]
+fn the_ports_that_the_outside_sees_are_told_as_they_are_written() {
+    let mut value = net(json!({}));
+    value["public"] = json!({ "ports": "20000-20999", "address": "192.0.2.1" });
+    let spec = parse(&value).unwrap();
+    let public = spec.public().unwrap();
+    assert_eq!(public.ports().to_string(), "20000-20999");
+    assert_eq!(public.address(), Some(Ipv4Addr::new(192, 0, 2, 1)));
+    assert_eq!(SliverSpec::parse(spec.to_json().as_bytes()).unwrap(), spec);
+
+    value["public"] = json!({ "ports": "20000-20999" });
+    assert_eq!(parse(&value).unwrap().public().unwrap().address(), None);
+}
+
+#[test]
+fn ports_outside_that_cannot_be_are_refused_with_what_is_wrong() {
+    let public = |public: Value| {
+        let mut value = net(json!({}));
+        value["public"] = public;
+        only_problem(&value)
+    };
+    for (ports, wanted) in [
+        ("20000", "such as 20000-20999"),
+        ("20999-20000", "begins after its end"),
+        ("80-2000", "begins below 1024"),
+        ("20000-20001", "16 ports are the least"),
+    ] {
+        let told = public(json!({ "ports": ports }));
+        assert!(told.starts_with("public.ports: "), "{told}");
+        assert!(told.contains(wanted), "{told}");
+    }
+    assert!(public(json!({})).starts_with("public.ports: is missing"));
+    let told = public(json!({ "ports": "20000-20999", "address": "::1" }));
+    assert!(
+        told.starts_with("public.address: \"::1\" is not an IPv4"),
+        "{told}"
+    );
+    let told = only_problem(&with("public", json!({ "ports": "20000-20999" })));
+    assert!(told.contains("without a network card"), "{told}");
+}
