@@ -31,6 +31,8 @@ case "${1:-}" in
     "") ;;
     tests)
         need gdb gdb
+        need ip iproute2
+        need nft nftables
         need_lab
         ;;
     lab) need_lab ;;

@@ -109,9 +109,9 @@ pub struct RunArgs {
     /// End it after this time (exit code 124), such as 10s, 500ms or 2m
     #[arg(long = "for", value_name = "TIME", allow_hyphen_values = true)]
     pub time_limit: Option<String>,
-    /// Give it a network card: tap[=NAME] and, after commas, addr=CIDR, gw=IP, mac=MAC, mtu=N,
-    /// dns=IP, dhcp, offloads=on|off
-    #[arg(long, value_name = "tap[=NAME],...", allow_hyphen_values = true)]
+    /// Give it a network card: tap[=NAME] or nat and, after commas, addr=CIDR, gw=IP, mac=MAC,
+    /// mtu=N, dns=IP, dhcp, offloads=on|off, and for nat ports=FIRST-LAST
+    #[arg(long, value_name = "tap[=NAME]|nat,...", allow_hyphen_values = true)]
     pub net: Vec<String>,
     /// Let a port of this host lead to a port of the sliver
     #[arg(

@@ -5,9 +5,10 @@
 //! listening sockets it was given stay in the host's namespace, what it opens itself is in the
 //! sliver's. The namespace has no name and is mounted nowhere: it is gone when the last process
 //! with a descriptor in it is, however that ended. Of the host's own network nothing changes but
-//! the ports that are published.
+//! the ports that are published, and the [way out](nat) of slivers that have one.
 
 pub mod forward;
+pub mod nat;
 mod netlink;
 mod private;
 pub mod publish;
@@ -26,6 +27,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
 use crate::problem::Problem;
+use nat::{Public, WayOut};
 use publish::Listening;
 
 /// What a sliver's network shall be.
@@ -37,6 +39,8 @@ pub struct Wanted {
     pub listening: Vec<Listening>,
     /// The sliver's address.
     pub target: Option<IpAddr>,
+    /// The way out for cards that lead out.
+    pub nat: Option<nat::Wanted>,
 }
 
 /// The host's side of a sliver's network, until it is dropped or [`finish`](Network::finish)ed.
@@ -47,6 +51,7 @@ pub struct Network {
     begin: Option<mpsc::Sender<()>>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Duration>>,
+    way_out: Option<WayOut>,
 }
 
 /// What the thread has made before it carries anything.
@@ -54,6 +59,7 @@ pub struct Network {
 struct Made {
     taps: Vec<(usize, OwnedFd)>,
     namespace: Option<OwnedFd>,
+    link: Option<nat::Link>,
 }
 
 impl Network {
@@ -66,7 +72,7 @@ impl Network {
             .name("network".to_owned())
             .spawn(move || {
                 let carrying = !wanted.listening.is_empty();
-                let result = make(&wanted.cards);
+                let result = make(&wanted.cards, wanted.nat.as_ref());
                 let go_on = result.is_ok() && carrying;
                 // Not to have been heard is no reason to go on.
                 if made.send(result).is_ok() && go_on && may_begin.recv().is_ok() {
@@ -78,13 +84,22 @@ impl Network {
         let made: Made = is_made
             .recv()
             .unwrap_or_else(|_| Err(Problem::new("--net", "the thread that makes it panicked")))?;
-        Ok(Self {
+        let mut network = Self {
             taps: made.taps,
             namespace: made.namespace,
             begin: Some(begin),
             end: Some(end),
             thread: Some(thread),
-        })
+            way_out: None,
+        };
+        // This thread is still in the host's namespace.
+        network.way_out = made.link.as_ref().map(WayOut::open).transpose()?;
+        Ok(network)
+    }
+
+    /// What the outside sees of the sliver, if it has a way out.
+    pub fn public(&self) -> Option<Public> {
+        self.way_out.as_ref().map(|way_out| way_out.public)
     }
 
     /// The taps, each with the index of its card, until they are [let go](Self::let_go_of_taps).
@@ -129,20 +144,28 @@ impl Drop for Network {
     }
 }
 
-fn make(cards: &[Card]) -> Result<Made, Problem> {
+fn make(cards: &[Card], nat: Option<&nat::Wanted>) -> Result<Made, Problem> {
     if cards.is_empty() {
         return Ok(Made {
             taps: Vec::new(),
             namespace: None,
+            link: None,
         });
     }
+    let outside = match nat {
+        Some(wanted) => Some((nat::Outside::here()?, wanted)),
+        None => None,
+    };
     private::enter_new_namespace()?;
     let taps = cards.iter().map(|card| Ok((card.index, card.make_tap()?)));
     let taps = taps.collect::<Result<_, Problem>>()?;
     let namespace = private::current_namespace()
         .map_err(|error| Problem::new("--net tap", format!("the namespace is lost: {error}")))?;
+    let link =
+        outside.map(|(outside, wanted)| nat::connect(outside, namespace.as_fd(), wanted, cards));
     Ok(Made {
         taps,
+        link: link.transpose()?,
         namespace: Some(namespace),
     })
 }

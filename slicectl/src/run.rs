@@ -139,10 +139,11 @@ impl Run {
         let wanted = wanted.map_err(fatal)?;
         let monitor = places.monitor(!args.no_build).map_err(fatal)?;
         let image = places.image(&wanted, !args.no_build).map_err(fatal)?;
-        let spec = plan.spec(&image)?;
+        let spec = plan.spec(&image, None)?;
         // After what may take long: gdb would give up on an address that nobody serves yet.
         let gdb = plan.gdb.map(listen).transpose().map_err(fatal)?;
         let network = set_up_network(&plan, &spec)?;
+        let spec = plan.spec(&image, network.public())?;
         rundir::prepare(&root).map_err(fatal)?;
         rundir::sweep(&root);
         let core = plan.core.as_deref().map(CoreFile::create).transpose();
@@ -410,11 +411,18 @@ fn set_up_network(plan: &Plan, spec: &SliverSpec) -> Result<Network, Failure> {
         cards: devices.own_cards(spec),
         listening,
         target: devices.target(spec),
+        nat: devices.nat(spec.name()),
     };
     let network =
         Network::set_up(wanted).map_err(|problem| Failure::new(MONITOR, vec![problem]))?;
     // Not before it is certain that the ports lead somewhere.
     chosen.iter().for_each(say);
+    if let Some(public) = network.public() {
+        let of = public
+            .address
+            .map_or(String::new(), |at| format!(" of {at}"));
+        say(format!("ports {}{of} are the sliver's", public.ports));
+    }
     Ok(network)
 }
 

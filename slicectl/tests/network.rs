@@ -4,43 +4,29 @@
 //!
 //! Needs to be root. Where it is not, SLICEVISOR_NO_NET=1 leaves these tests out.
 
+mod installed;
+mod spaces;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use installed::Installed;
 use rustix::net::netdevice::name_to_index;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use slicectl::network::publish::{Protocol, Publish};
 use slicectl::network::{Card, Network, Wanted, tap};
+use spaces::{PATIENCE, can_run, inside, interfaces, wait_until};
 use vmm::spec::{Mac, TapName};
-
-/// When to give up waiting for what should come at once.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-
-/// Whether these tests can run here.
-fn can_run() -> bool {
-    if rustix::process::geteuid().is_root() {
-        return true;
-    }
-    assert!(
-        std::env::var_os("SLICEVISOR_NO_NET").is_some(),
-        "network namespaces are root's to make (SLICEVISOR_NO_NET=1 leaves this out)"
-    );
-    println!("left out: not root");
-    false
-}
 
 fn card() -> Card {
     Card {
@@ -49,6 +35,7 @@ fn card() -> Card {
         mtu: 1400,
         guest: vec![GUEST.into()],
         host: vec![(HOST.into(), 24)],
+        leads_out: false,
     }
 }
 
@@ -61,40 +48,11 @@ fn publish(guest: u16) -> Publish {
     }
 }
 
-/// Does something in a network namespace.
-fn inside<T: Send>(namespace: BorrowedFd<'_>, action: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network)).unwrap();
-            action()
-        });
-        thread.join().unwrap()
-    })
-}
-
-/// Names of the interfaces of the calling thread's namespace.
-fn interfaces() -> Vec<String> {
-    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-    let names = table
-        .lines()
-        .skip(2)
-        .filter_map(|line| line.split(':').next());
-    names.map(|name| name.trim().to_owned()).collect()
-}
-
 fn has_tap(namespace: BorrowedFd<'_>) -> bool {
     inside(namespace, || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         name_to_index(socket.as_fd(), "tap0").is_ok()
     })
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]
@@ -168,6 +126,7 @@ fn twenty_thousand_connections_into_the_namespace_all_arrive() {
         listening: vec![listening],
         // The host's own address in there: a server in the place of a guest.
         target: Some(HOST.into()),
+        nat: None,
     })
     .unwrap();
     network.begin();
@@ -216,90 +175,25 @@ fn ask(mut stream: TcpStream) {
     assert_eq!(answer, b"answer");
 }
 
-/// slicectl as it would be installed, with a stand-in for the monitor. One for all tests that run
-/// at the same time: a file cannot be started while it is open for writing, be it by a process
-/// that another test is about to start.
-struct Installed {
-    dir: tempfile::TempDir,
-}
-
-/// Waits on the descriptor behind `--tie`, holding all others.
-const STAND_IN: &str = "#!/bin/bash
-while [ $# -gt 0 ]; do
-    [ \"$1\" = --tie ] && tie=$2
-    shift
-done
-exec cat <&\"$tie\" >/dev/null
-";
-
-impl Installed {
-    fn get() -> Arc<Self> {
-        static INSTALLED: Mutex<Weak<Installed>> = Mutex::new(Weak::new());
-        let mut installed = INSTALLED.lock().unwrap();
-        installed.upgrade().unwrap_or_else(|| {
-            let new = Arc::new(Self::new());
-            *installed = Arc::downgrade(&new);
-            new
-        })
-    }
-
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for part in ["bin", "libexec/slicevisor", "run"] {
-            fs::create_dir_all(dir.path().join(part)).unwrap();
-        }
-        let installed = Self { dir };
-        fs::hard_link(
-            env!("CARGO_BIN_EXE_slicectl"),
-            installed.path("bin/slicectl"),
-        )
+/// Starts a sliver with a published port.
+fn start(installed: &Installed) -> Running {
+    let mut child = installed
+        .command(&["--publish", "127.0.0.1:0:80"])
+        .spawn()
         .unwrap();
-        let monitor = installed.path("libexec/slicevisor/slicevmm");
-        fs::write(&monitor, STAND_IN).unwrap();
-        fs::set_permissions(&monitor, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(installed.path("image"), "never looked at").unwrap();
-        installed
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn command(&self, flags: &[&str]) -> Command {
-        let mut command = Command::new(self.path("bin/slicectl"));
-        command
-            .current_dir(self.dir.path())
-            // It would find this source tree by it.
-            .env_remove("CARGO_MANIFEST_DIR")
-            .env("SLICEVISOR_RUN_DIR", self.path("run"))
-            .args(["run", "./image"])
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    /// Starts a sliver with a published port.
-    fn start(&self) -> Running {
-        let mut child = self
-            .command(&["--publish", "127.0.0.1:0:80"])
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        stderr.read_line(&mut line).unwrap();
-        let port = line.strip_prefix("slicectl: tcp port ");
-        let port = port.and_then(|rest| rest.split(' ').next()?.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("no port in {line:?}"));
-        let running = Running {
-            child,
-            port,
-            stderr,
-        };
-        wait_until("the monitor runs", || running.monitor().is_some());
-        running
-    }
+    let mut line = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    stderr.read_line(&mut line).unwrap();
+    let port = line.strip_prefix("slicectl: tcp port ");
+    let port = port.and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let port = port.unwrap_or_else(|| panic!("no port in {line:?}"));
+    let running = Running {
+        child,
+        port,
+        stderr,
+    };
+    wait_until("the monitor runs", || running.monitor().is_some());
+    running
 }
 
 /// A running slicectl.
@@ -355,7 +249,7 @@ fn nothing_is_left_when_slicectl_is_killed() {
     }
     let before = interfaces();
     let installed = Installed::get();
-    let mut running = installed.start();
+    let mut running = start(&installed);
     let monitor = running.monitor().unwrap();
     let namespace = running.namespace();
     assert!(has_tap(namespace.as_fd()) && listens(running.port) && lives(monitor));
@@ -375,7 +269,7 @@ fn nothing_is_left_when_the_monitor_is_killed() {
         return;
     }
     let installed = Installed::get();
-    let mut running = installed.start();
+    let mut running = start(&installed);
     let monitor = running.monitor().unwrap();
     let namespace = running.namespace();
     let monitor = rustix::process::Pid::from_raw(monitor as i32).unwrap();

@@ -18,6 +18,7 @@ Examples:
   slicectl run fault --core core.elf -- null-read; gdb IMAGE core.elf
   slicectl run web --publish 8080:80
   slicectl run echo -p 127.0.0.1:0:7 -p 5353:53/udp --net tap,addr=10.9.0.2/24
+  slicectl run ping --net nat -- 192.0.2.1
   slicectl run ping --net tap=tap3,addr=192.0.2.7/24,gw=192.0.2.1,dns=192.0.2.1
   slicectl run kv --disk kv.img,serial=kv0,direct --disk base.img,ro --publish 7000:7000
   slicectl run echo --vsock-dir ./sockets --console echo.log --balloon 16M
@@ -44,6 +45,14 @@ takes them from ../share/slicevisor/images and ../libexec/slicevisor.
 nothing of the host's network changes, and only published ports lead in. Without addr= the card is
 10.0.2.15/24 and fd00::15/64, and the host its gateway. --net tap=NAME uses a tap that is there; its
 network is whatever it is part of. addr, gw and dns may be given for IPv4 and for IPv6.
+
+--net nat makes the same tap, and a way out of that namespace: what leaves it has this host's address,
+and a port of the sliver's own. The ports, 1000 that are free or ports=, are printed; the same --name
+gets the same ones as long as they are free, and no other sliver of this host has any of them. A link
+slvFIRST-LAST shows who has which (ip link). Nothing leads in but published ports; this host and its
+other slivers cannot be reached. Name servers are this host's unless dns= names some. It takes root,
+the program nft, and net.ipv4.ip_forward=1; a firewall of the host's must let such links through. IPv4
+only: without addr= there is no IPv6, and an IPv6 address leads as far as this host.
 
 --publish listens on all addresses of the host unless one is given; host port 0 takes any that is
 free and prints it. Without --net it implies --net tap. A client that comes while the guest is still

@@ -7,6 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::backstop::hierarchy::{self, Offer};
 use crate::host::{self, Memory};
 use crate::kvm::{self, CannotOpen, KvmFacts};
+use crate::network::nat;
 use crate::{person, rundir};
 
 /// What was seen.
@@ -26,6 +27,8 @@ pub struct Facts {
     pub cgroup: Offer,
     /// `/dev/net/tun`, or the error number of opening it.
     pub tun: Result<(), i32>,
+    /// What `--net nat` takes.
+    pub nat: Nat,
     /// Limits of this process; `None` is unlimited.
     pub limits: Limits,
     /// The most processes and threads of the host.
@@ -43,6 +46,15 @@ pub enum Processor {
     Svm,
     /// Neither: a virtual machine without nesting, or switched off in the firmware.
     Neither,
+}
+
+/// What it takes to give slivers a way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nat {
+    /// The program that makes rules for the packet filter.
+    pub program: bool,
+    /// Whether the host forwards packets.
+    pub forwards: bool,
 }
 
 /// Resource limits.
@@ -73,6 +85,10 @@ pub fn gather() -> Facts {
             .open("/dev/net/tun")
             .map(drop)
             .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)),
+        nat: Nat {
+            program: nat::can_make_rules(),
+            forwards: nat::forwards(),
+        },
         limits: Limits {
             files: getrlimit(Resource::Nofile).current,
             locked: getrlimit(Resource::Memlock).current,

@@ -55,6 +55,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         huge_pages(facts),
         cgroup(facts),
         tap(facts),
+        way_out(facts),
         files(facts),
         locked(facts),
         processes(facts),
@@ -268,6 +269,26 @@ fn tap(facts: &Facts) -> Check {
         )
         .mended_by("sudo modprobe tun; in a container: pass the device, --device /dev/net/tun"),
     }
+}
+
+fn way_out(facts: &Facts) -> Check {
+    let name = "way out";
+    let install = "sudo apt install nftables, or what your distribution calls the package";
+    let forward = "sudo sysctl -w net.ipv4.ip_forward=1";
+    let without = "slivers cannot have --net nat";
+    let (why, mend) = match (facts.nat.program, facts.nat.forwards) {
+        (true, true) => {
+            let told = "nft is there, and this host forwards packets: slivers can have --net nat";
+            return check(name, Grade::Ok, told);
+        }
+        (false, true) => ("the program nft is not there", install.to_owned()),
+        (true, false) => ("this host does not forward packets", forward.to_owned()),
+        (false, false) => (
+            "the program nft is not there, and this host does not forward packets",
+            format!("{install}; {forward}"),
+        ),
+    };
+    check(name, Grade::Warn, format!("{why}: {without}")).mended_by(mend)
 }
 
 fn files(facts: &Facts) -> Check {

@@ -1,6 +1,6 @@
 //! Judgements on hosts that are made up, and the parsers of what real ones show.
 
-use super::facts::{Facts, Limits, Processor, chosen, processor};
+use super::facts::{Facts, Limits, Nat, Processor, chosen, processor};
 use super::report::{Check, Grade, judge};
 use crate::backstop::hierarchy::{Offer, Version};
 use crate::host::Memory;
@@ -23,6 +23,10 @@ fn good() -> Facts {
         huge_pages: Some("madvise".to_owned()),
         cgroup: Offer::Usable(Version::V2),
         tun: Ok(()),
+        nat: Nat {
+            program: true,
+            forwards: true,
+        },
         limits: Limits {
             files: Some(1 << 20),
             locked: Some(8 << 20),
@@ -70,6 +74,10 @@ fn whatever_is_not_fine_says_what_mends_it() {
         huge_pages: Some("never".to_owned()),
         cgroup: Offer::Nothing,
         tun: Err(libc::ENOENT),
+        nat: Nat {
+            program: false,
+            forwards: false,
+        },
         limits: Limits {
             files: Some(32),
             locked: Some(0),
@@ -157,6 +165,19 @@ fn a_missing_tap_does_not_stop_slivers() {
             judged("tap", |facts| facts.tun = Err(errno)).status,
             Grade::Warn
         );
+    }
+}
+
+#[test]
+fn what_is_missing_for_a_way_out_is_named_with_what_mends_it() {
+    for (program, forwards) in [(false, false), (false, true), (true, false)] {
+        let check = judged("way out", |facts| {
+            facts.nat = Nat { program, forwards };
+        });
+        assert_eq!(check.status, Grade::Warn);
+        let mend = check.mend.expect("a remedy");
+        assert_eq!(mend.contains("nftables"), !program, "{mend}");
+        assert_eq!(mend.contains("ip_forward"), !forwards, "{mend}");
     }
 }
 

@@ -1,8 +1,8 @@
-//! Links, addresses and neighbours of the calling thread's network namespace, through netlink.
+//! Links, addresses, routes and neighbours of the calling thread's network namespace, through netlink.
 
 use std::io;
-use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -10,10 +10,14 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
@@ -90,6 +94,64 @@ impl Netlink {
             NeighbourAttribute::LinkLayerAddress(mac.bytes().to_vec()),
         ];
         let request = RouteNetlinkMessage::NewNeighbour(message);
+        self.ask(request, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Makes a pair of links: `name`, with a remark, and `peer` in another namespace. Both are gone
+    /// when one of them is, or its namespace.
+    pub(super) fn add_veth(
+        &self,
+        name: &str,
+        remark: &str,
+        peer: &str,
+        namespace: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut far = LinkMessage::default();
+        far.attributes = vec![
+            LinkAttribute::IfName(peer.to_owned()),
+            LinkAttribute::NetNsFd(namespace.as_raw_fd()),
+        ];
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+            ]),
+        ];
+        let request = RouteNetlinkMessage::NewLink(message);
+        self.ask(request, NLM_F_CREATE | NLM_F_EXCL)?;
+        // A kernel that takes no remark has a link all the same.
+        let _ = self.remark(name, remark);
+        Ok(())
+    }
+
+    fn remark(&self, name: &str, remark: &str) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::IfAlias(remark.to_owned()),
+        ];
+        self.ask(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Removes a link.
+    pub(super) fn remove_link(&self, link: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = link;
+        self.ask(RouteNetlinkMessage::DelLink(message), 0)
+    }
+
+    /// Has all that is for nobody near go to `gateway`.
+    pub(super) fn add_default_route(&self, gateway: Ipv4Addr) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = RouteScope::Universe;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway))];
+        let request = RouteNetlinkMessage::NewRoute(message);
         self.ask(request, NLM_F_CREATE | NLM_F_EXCL)
     }
 

@@ -33,6 +33,8 @@ pub struct Card {
     pub guest: Vec<IpAddr>,
     /// The host's addresses, with their prefixes.
     pub host: Vec<(IpAddr, u8)>,
+    /// Whether it leads out of the namespace, by the [way out](super::nat) that is made.
+    pub leads_out: bool,
 }
 
 /// Moves the calling thread, and nothing else of the process, into a new network namespace.
@@ -68,9 +70,14 @@ pub(super) fn current_namespace() -> io::Result<OwnedFd> {
 }
 
 impl Card {
+    /// Name of its tap.
+    pub(super) fn tap_name(&self) -> String {
+        format!("tap{}", self.index)
+    }
+
     /// Makes the tap in the calling thread's namespace and gives it the host's addresses.
     pub(super) fn make_tap(&self) -> Result<OwnedFd, Problem> {
-        let name = format!("tap{}", self.index);
+        let name = self.tap_name();
         let tap = tap::create(&name)?;
         self.set_up(&name).map(|()| tap)
     }

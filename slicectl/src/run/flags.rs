@@ -22,7 +22,7 @@ use vmm::spec::{NetSpec, SliverSpec};
 
 use crate::cli::RunArgs;
 use crate::network::publish::Publish;
-use crate::network::{Card, tap};
+use crate::network::{Card, nat, tap};
 use crate::problem::Problem;
 use crate::run::kind::Kind;
 use crate::units::whole_mib;
@@ -69,14 +69,18 @@ impl Devices {
         if texts.is_empty() && !args.publish.is_empty() {
             texts.push("tap".to_owned());
         }
-        let host_has_ipv6 = Path::new("/proc/net/if_inet6").exists();
+        let host = net::Host {
+            has_ipv6: Path::new("/proc/net/if_inet6").exists(),
+            name_servers: nat::name_servers(),
+        };
         let mut nets = Vec::new();
         for (index, text) in texts.iter().enumerate() {
-            let (net, mistakes) = net::Net::read(text, index, host_has_ipv6);
+            let (net, mistakes) = net::Net::read(text, index, &host);
             let what = format!("--net {text}");
             problems.extend(mistakes.into_iter().map(|why| Problem::new(&what, why)));
             nets.push(net);
         }
+        problems.extend(objection_to_mixture(&nets));
         let image = args.image.as_ref().filter(|_| args.kernel.is_some());
         let mut disks: Vec<Value> = image
             .map(|path| json!({ "path": absolute(path) }))
@@ -151,6 +155,9 @@ impl Devices {
         problems.extend(kernel::objection(spec));
         problems.extend(spec.vsock().and_then(|vsock| objection_to_dir(vsock.dir())));
         problems.extend(self.console.objection());
+        if self.nets.iter().any(net::Net::leads_out) {
+            problems.extend(nat::objections());
+        }
         if !self.publishes.is_empty() && self.target(spec).is_none() {
             let why = "no card of the sliver has an address to lead to";
             problems.push(Problem::new("--publish", why).mend("add addr=CIDR to --net"));
@@ -163,8 +170,18 @@ impl Devices {
         let cards = self.nets.iter().zip(spec.nets()).enumerate();
         cards
             .filter(|(_, (net, _))| net.is_own())
-            .map(|(index, (_, spec))| net::card(index, spec))
+            .map(|(index, (net, spec))| net::card(index, net, spec))
             .collect()
+    }
+
+    /// The way out, if a card has one, of the sliver called `name`.
+    pub(super) fn nat(&self, name: &str) -> Option<nat::Wanted> {
+        let leading_out: Vec<_> = self.nets.iter().filter(|net| net.leads_out()).collect();
+        (!leading_out.is_empty()).then(|| nat::Wanted {
+            sliver: name.to_owned(),
+            ports: leading_out.iter().find_map(|net| net.ports()),
+            avoid: self.publishes.iter().map(|publish| publish.host).collect(),
+        })
     }
 
     /// The address that published ports lead to. With cards on taps of their own it is one of
@@ -202,6 +219,7 @@ impl Devices {
             "nets" => "--net",
             "disks" => "--disk",
             "vsock.dir" => "--vsock-dir",
+            "public" | "public.ports" | "public.address" => "--net nat",
             "balloon_mib" => "--balloon (MiB)",
             other => other,
         }
@@ -243,6 +261,21 @@ fn read_publishes(texts: &[String], problems: &mut Vec<Problem>) -> Vec<Publish>
         problems.push(Problem::new("--publish", why));
     }
     publishes
+}
+
+/// Why cards cannot be had together: a sliver has one range of ports, on all of its cards.
+fn objection_to_mixture(nets: &[net::Net]) -> Option<Problem> {
+    let leading_out = || nets.iter().filter(|net| net.leads_out());
+    let ranges: Vec<_> = leading_out().filter_map(net::Net::ports).collect();
+    let why = if leading_out().next().is_some() && nets.iter().any(|net| !net.is_own()) {
+        "a sliver has either cards with nat or cards on taps that are there: its ports are \
+         translated on all of them or on none"
+    } else if ranges.windows(2).any(|pair| pair[0] != pair[1]) {
+        "a sliver has one range of ports for all of its cards"
+    } else {
+        return None;
+    };
+    Some(Problem::new("--net nat", why))
 }
 
 /// Why the sockets of a vsock cannot be in `dir`.

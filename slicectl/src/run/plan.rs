@@ -4,7 +4,7 @@
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use crate::doctor::facts::Processor;
 use crate::gdb;
 use crate::host::Memory;
 use crate::kvm::{CannotOpen, KvmFacts};
+use crate::network::nat::Public;
 use crate::problem::{Failure, MONITOR, Problem, USAGE};
 use crate::quotas;
 use crate::units::{format_kib, parse_duration, whole_mib};
@@ -60,9 +61,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The spec, with the image that was found.
-    pub(super) fn spec(&self, image: &std::path::Path) -> Result<SliverSpec, Failure> {
+    /// The spec, with the image that was found, and with what the outside sees of the sliver.
+    pub(super) fn spec(&self, image: &Path, public: Option<Public>) -> Result<SliverSpec, Failure> {
         let mut document = self.document.clone();
+        if let Some(public) = public {
+            document["public"] = json!({ "ports": public.ports, "address": public.address });
+        }
         document["image"] = json!(image.to_str().ok_or_else(|| {
             let problem = Problem::new(
                 format!("image {}", image.display()),

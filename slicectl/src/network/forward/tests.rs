@@ -28,6 +28,7 @@ fn published(guest: u16, protocol: Protocol) -> (Network, u16) {
         cards: Vec::new(),
         listening: vec![listening],
         target: Some(HERE.into()),
+        nat: None,
     })
     .unwrap();
     network.begin();

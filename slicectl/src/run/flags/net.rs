@@ -1,13 +1,15 @@
-//! `--net tap[=NAME],addr=CIDR,gw=IP,mac=MAC,mtu=N,dns=IP,dhcp,offloads=on|off`.
+//! `--net tap[=NAME]|nat[,ports=FIRST-LAST],addr=CIDR,gw=IP,mac=MAC,mtu=N,dns=IP,dhcp,
+//! offloads=on|off`.
 //!
 //! The words become fields of a spec, whose own rules check them. A tap without a name is made in
 //! a namespace of the sliver's own, where the host's side is the gateway: addresses that are not
-//! given are chosen.
+//! given are chosen. With `nat` there is a way out of that namespace, for IPv4.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde_json::{Value, json};
+use vmm::net::ports::PortRange;
 use vmm::spec::NetSpec;
 
 use super::words::{Word, split};
@@ -18,12 +20,21 @@ use crate::network::Card;
 pub(super) struct Net {
     text: String,
     tap: Option<Option<String>>,
+    leads_out: bool,
+    ports: Option<PortRange>,
     fields: serde_json::Map<String, Value>,
+}
+
+/// What of the host addresses are chosen by.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Host {
+    pub(super) has_ipv6: bool,
+    pub(super) name_servers: Vec<Ipv4Addr>,
 }
 
 impl Net {
     /// Reads card `index`, and all that is wrong with it beyond what the spec's rules find.
-    pub(super) fn read(text: &str, index: usize, host_has_ipv6: bool) -> (Self, Vec<String>) {
+    pub(super) fn read(text: &str, index: usize, host: &Host) -> (Self, Vec<String>) {
         let mut net = Self {
             text: text.to_owned(),
             ..Self::default()
@@ -33,9 +44,12 @@ impl Net {
             mistakes.extend(net.take(&Word::read(&word)).err());
         }
         match &net.tap {
-            None => mistakes.push("begins with tap or tap=NAME".to_owned()),
+            None => mistakes.push("begins with tap, tap=NAME or nat".to_owned()),
             Some(Some(_)) => {}
-            Some(None) => mistakes.extend(net.choose(index, host_has_ipv6).err()),
+            Some(None) => mistakes.extend(net.choose(index, host).err()),
+        }
+        if net.ports.is_some() && !net.leads_out {
+            mistakes.push("ports is for nat: other cards keep their ports".to_owned());
         }
         (net, mistakes)
     }
@@ -43,6 +57,16 @@ impl Net {
     /// Whether its tap is made for it.
     pub(super) fn is_own(&self) -> bool {
         matches!(self.tap, Some(None))
+    }
+
+    /// Whether it leads out of the sliver's namespace.
+    pub(super) fn leads_out(&self) -> bool {
+        self.leads_out
+    }
+
+    /// The ports outside that it asks for.
+    pub(super) fn ports(&self) -> Option<PortRange> {
+        self.ports
     }
 
     /// As it was written.
@@ -58,6 +82,9 @@ impl Net {
     fn take(&mut self, word: &Word) -> Result<(), String> {
         match word.key.as_str() {
             "tap" => {
+                if self.leads_out {
+                    return Err("tap and nat are two kinds of cards".to_owned());
+                }
                 if self.tap.is_some() {
                     return Err("tap is given twice".to_owned());
                 }
@@ -66,6 +93,25 @@ impl Net {
                 }
                 self.tap = Some(word.value.clone());
                 Ok(())
+            }
+            "nat" => {
+                word.bare()?;
+                if self.leads_out {
+                    return Err("nat is given twice".to_owned());
+                }
+                if self.tap.is_some() {
+                    return Err("tap and nat are two kinds of cards".to_owned());
+                }
+                (self.tap, self.leads_out) = (Some(None), true);
+                Ok(())
+            }
+            "ports" => {
+                let text = word.wanted("20000-20999")?;
+                let ports = text.parse().map_err(|why| format!("ports: {why}"))?;
+                match self.ports.replace(ports) {
+                    None => Ok(()),
+                    Some(_) => Err("ports is given twice".to_owned()),
+                }
             }
             "addr" => {
                 let text = word.wanted("10.0.0.2/24")?;
@@ -110,7 +156,7 @@ impl Net {
                 other => Err(format!("offloads={other} is neither on nor off")),
             },
             other => Err(format!(
-                "{other:?} is none of tap, addr, gw, mac, mtu, dns, dhcp and offloads"
+                "{other:?} is none of tap, nat, ports, addr, gw, mac, mtu, dns, dhcp and offloads"
             )),
         }
     }
@@ -127,7 +173,7 @@ impl Net {
     }
 
     /// Chooses the addresses that are not given on a tap of its own.
-    fn choose(&mut self, index: usize, host_has_ipv6: bool) -> Result<(), String> {
+    fn choose(&mut self, index: usize, host: &Host) -> Result<(), String> {
         if self.fields.contains_key("dhcp") {
             return Err("dhcp needs a tap with a server on it: tap=NAME".to_owned());
         }
@@ -135,10 +181,15 @@ impl Net {
             // 10.0.2.15 and its gateway are what emulators have given their guests for ages.
             self.fill("ipv4", format!("10.0.{}.15/24", 2 + index));
             self.fill("gateway4", format!("10.0.{}.2", 2 + index));
-            if host_has_ipv6 {
+            // An address that leads nowhere would only make guests wait.
+            if host.has_ipv6 && !self.leads_out {
                 self.fill("ipv6", format!("fd00:0:0:{index:x}::15/64"));
                 self.fill("gateway6", format!("fd00:0:0:{index:x}::2"));
             }
+        }
+        if self.leads_out && !self.fields.contains_key("dns") {
+            self.fields
+                .insert("dns".to_owned(), json!(host.name_servers));
         }
         // Addresses that are none are left to the spec's rules.
         let four = self.address::<Ipv4Addr>("ipv4");
@@ -191,7 +242,7 @@ pub(super) fn addresses(spec: &NetSpec) -> Vec<IpAddr> {
 }
 
 /// A card that gets a tap of its own: the host's side of it is the card's gateway.
-pub(super) fn card(index: usize, spec: &NetSpec) -> Card {
+pub(super) fn card(index: usize, net: &Net, spec: &NetSpec) -> Card {
     let mut host: Vec<(IpAddr, u8)> = Vec::new();
     if let (Some((_, prefix)), Some(gateway)) = (spec.ipv4(), spec.gateway4()) {
         host.push((gateway.into(), prefix));
@@ -211,6 +262,7 @@ pub(super) fn card(index: usize, spec: &NetSpec) -> Card {
         mtu: spec.mtu(),
         guest: addresses(spec),
         host,
+        leads_out: net.leads_out,
     }
 }
 

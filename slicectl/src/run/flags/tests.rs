@@ -318,3 +318,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_card_with_a_way_out_has_ipv4_and_the_ports_that_are_asked_for() {
+    let (devices, spec) = devices(&["--net", "nat,ports=20000-20099", "-p", "8080:80"]).unwrap();
+    let net = &spec.nets()[0];
+    assert!(net.ipv4().is_some() && net.ipv6().is_none());
+    assert!(devices.own_cards(&spec)[0].leads_out);
+    let wanted = devices.nat("x-1").unwrap();
+    assert_eq!(
+        wanted.ports.map(|ports| ports.to_string()).as_deref(),
+        Some("20000-20099")
+    );
+    assert_eq!(wanted.avoid, [8080]);
+    assert_eq!(
+        devices.target(&spec).map(|address| address.to_string()),
+        Some("10.0.2.15".to_owned())
+    );
+}
+
+#[test]
+fn who_names_servers_is_not_given_the_host_s() {
+    let (devices, spec) = devices(&["--net", "nat,dns=192.0.2.53"]).unwrap();
+    assert_eq!(spec.nets()[0].dns().len(), 1);
+    assert_eq!(devices.nat("x-1").unwrap().ports, None);
+    let (devices, _) = self::devices(&["--net", "tap"]).unwrap();
+    assert!(devices.nat("x-1").is_none());
+}
+
+#[test]
+fn ways_out_that_cannot_be_are_refused() {
+    for (cards, wanted) in [
+        (vec!["tap,nat"], "tap and nat are two kinds of cards"),
+        (vec!["nat,tap=t0"], "tap and nat are two kinds of cards"),
+        (vec!["nat,nat"], "nat is given twice"),
+        (vec!["nat=t0"], "nat takes no value"),
+        (vec!["nat,dhcp"], "dhcp needs a tap with a server"),
+        (vec!["nat,ports=80-90"], "ports: 80-90 begins below 1024"),
+        (vec!["nat,ports=x"], "such as 20000-20999"),
+        (
+            vec!["tap,ports=20000-20999"],
+            "ports is for nat: other cards keep their ports",
+        ),
+        (
+            vec!["nat,ports=20000-20999", "nat,ports=21000-21999"],
+            "one range of ports for all of its cards",
+        ),
+        (vec!["nat", "tap=t0"], "either cards with nat or cards on"),
+    ] {
+        let line: Vec<&str> = cards.iter().flat_map(|card| ["--net", card]).collect();
+        let told = refused(&line);
+        assert!(
+            told.iter().any(|told| told.contains(wanted)),
+            "{line:?}: {told:?}"
+        );
+    }
+}

@@ -48,7 +48,9 @@ fn the_defaults_name_the_image_and_the_user() {
         &around(),
     )
     .expect("fine");
-    let spec = plan.spec("/dir/my-image.elf".as_ref()).expect("valid");
+    let spec = plan
+        .spec("/dir/my-image.elf".as_ref(), None)
+        .expect("valid");
     assert_eq!(spec.name(), "my-image-7");
     assert_eq!(spec.slice(), "local_my_image");
     assert_eq!((spec.owner(), spec.contact()), ("ada", "ada@host"));
@@ -74,7 +76,7 @@ fn the_command_line_is_split_as_a_shell_would_and_comes_first() {
         &around(),
     );
     let spec = plan
-        .and_then(|plan| plan.spec("/i".as_ref()))
+        .and_then(|plan| plan.spec("/i".as_ref(), None))
         .expect("valid");
     assert_eq!(spec.args(), ["--to", "a b", "c d"]);
 }
@@ -170,7 +172,11 @@ fn a_debugger_finds_the_sliver_before_its_first_instruction() {
         &around(),
     )
     .expect("fine");
-    assert!(plan.spec("/i".as_ref()).expect("valid").start_paused());
+    assert!(
+        plan.spec("/i".as_ref(), None)
+            .expect("valid")
+            .start_paused()
+    );
     assert_eq!(
         plan.gdb.map(|gdb| gdb.to_string()).as_deref(),
         Some("127.0.0.1:1234")
