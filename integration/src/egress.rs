@@ -168,43 +168,89 @@ impl Outside {
 /// out of its card.
 ///
 /// # Panics
-/// If a frame was missed, or one of them ends otherwise than by itself, or hangs.
+/// If a frame was missed, or one of them does not end.
 pub fn run(
     guests: &[(Card, Sliver)],
     fields: &Value,
     watch: impl FnOnce(&mut [Running]),
 ) -> Vec<(Ended, Outside)> {
-    let taps = taps::watched(guests.len());
+    let (taps, ears): (Vec<_>, Vec<_>) = taps::watched(guests.len()).into_iter().unzip();
+    let (ended, heard) = run_on(guests, fields, taps, &ears, watch);
+    let cards = guests.iter().map(|(card, _)| *card);
+    let outside = cards
+        .zip(heard)
+        .map(|(card, frames)| Outside { card, frames });
+    ended.into_iter().zip(outside).collect()
+}
+
+/// Runs guests on one node. How each ended, and what came out of the node's uplink by the card that
+/// it came from.
+///
+/// # Panics
+/// If a frame was missed or is nobody's, or one of them does not end.
+pub fn run_on_node(guests: &[(Card, Sliver)], fields: &Value) -> Vec<(Ended, Outside)> {
+    let (taps, ear) = taps::behind_uplink(guests.len());
+    let (ended, heard) = run_on(guests, fields, taps, &[ear], |_| {});
+    let mut by_card: BTreeMap<[u8; 6], Vec<Frame>> = BTreeMap::new();
+    for frame in heard.into_iter().flatten() {
+        let from = frame.head[6..12].try_into().expect("six bytes");
+        by_card.entry(from).or_default().push(frame);
+    }
+    let outside: Vec<_> = guests
+        .iter()
+        .map(|(card, _)| Outside {
+            card: *card,
+            frames: by_card.remove(&card.mac).unwrap_or_default(),
+        })
+        .collect();
+    assert!(by_card.is_empty(), "frames from nobody: {by_card:?}");
+    ended.into_iter().zip(outside).collect()
+}
+
+/// Runs guests on these taps, and listens meanwhile.
+fn run_on(
+    guests: &[(Card, Sliver)],
+    fields: &Value,
+    taps: Vec<Tap>,
+    ears: &[Receiver],
+    watch: impl FnOnce(&mut [Running]),
+) -> (Vec<Ended>, Vec<Vec<Frame>>) {
     let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let mut slivers = Vec::new();
-        let mut ears = Vec::new();
-        for ((card, sliver), (Tap { fd, host }, ear)) in guests.iter().zip(taps) {
-            let done = &done;
-            // The interface lasts as long as the tap, and longer than the guest.
-            let held = fd.try_clone().expect("a descriptor is copied");
-            ears.push(scope.spawn(move || {
-                let _held = (held, host);
-                listen(*card, &ear, done)
-            }));
-            let mut sliver = sliver.clone().field("nets", json!([card.spec()]));
-            for (name, value) in fields.as_object().into_iter().flatten() {
-                sliver = sliver.field(name, value.clone());
-            }
-            slivers.push(sliver.tap(0, fd).spawn());
-        }
+    // An interface lasts as long as its tap is held, and longer than the guest.
+    let held: Vec<_> = taps
+        .iter()
+        .map(|tap| tap.fd.try_clone().expect("a descriptor is copied"))
+        .collect();
+    let heard = thread::scope(|scope| {
+        let ears: Vec<_> = ears
+            .iter()
+            .map(|ear| scope.spawn(|| listen(ear, &done)))
+            .collect();
         // Whatever happens, the listening ends.
         let end = OnDrop(|| done.store(true, Ordering::Relaxed));
+        let mut slivers: Vec<_> = guests
+            .iter()
+            .zip(taps)
+            .map(|((card, sliver), tap)| {
+                let mut sliver = sliver.clone().field("nets", json!([card.spec()]));
+                for (name, value) in fields.as_object().into_iter().flatten() {
+                    sliver = sliver.field(name, value.clone());
+                }
+                sliver.tap(0, tap.fd).spawn()
+            })
+            .collect();
         watch(&mut slivers);
-        let ended: Vec<_> = slivers.into_iter().map(Running::wait).collect();
+        let ended = slivers.into_iter().map(Running::wait).collect();
         thread::sleep(UNDER_WAY);
         drop(end);
         let heard = ears.into_iter().map(|ear| ear.join().expect("it listens"));
-        ended.into_iter().zip(heard).collect()
-    })
+        (ended, heard.collect())
+    });
+    drop(held);
+    heard
 }
 
-fn listen(card: Card, ear: &Receiver, done: &AtomicBool) -> Outside {
+fn listen(ear: &Receiver, done: &AtomicBool) -> Vec<Frame> {
     let mut frames = Vec::new();
     loop {
         let last = done.load(Ordering::Relaxed);
@@ -220,7 +266,7 @@ fn listen(card: Card, ear: &Receiver, done: &AtomicBool) -> Outside {
         }
     }
     assert_eq!(ear.missed(), 0, "frames were missed");
-    Outside { card, frames }
+    frames
 }
 
 struct OnDrop<F: FnMut()>(F);

@@ -1,9 +1,13 @@
-//! Taps in a network namespace that nobody else sees, and the host's end of each.
+//! Taps in network namespaces that nobody else sees: each by itself with the host's end of it, or
+//! all on a bridge with one uplink.
 #![allow(unsafe_code, reason = "taps and packet sockets are made by raw calls")]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::process::Command;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::receiver::Receiver;
 
@@ -51,18 +55,77 @@ pub fn watched(count: usize) -> Vec<(Tap, Receiver)> {
     make_all(count, |name| Ok((make_one(name)?, Receiver::on(name)?)))
 }
 
+/// Makes taps on a bridge, as a node has them, and hears what arrives at the far end of its uplink,
+/// in another namespace. The node itself sends nothing.
+///
+/// # Panics
+/// If that cannot be done; it needs `ip`, too.
+pub fn behind_uplink(count: usize) -> (Vec<Tap>, Receiver) {
+    apart(move || {
+        enter_new()?;
+        let outside = File::open("/proc/thread-self/ns/net")?;
+        silence()?;
+        enter_new()?;
+        silence()?;
+        let node = File::open("/proc/thread-self/ns/net")?;
+        let far = format!("/proc/{}/fd/{}", std::process::id(), outside.as_raw_fd());
+        ip("link add bridge0 type bridge mcast_snooping 0")?;
+        ip("link set bridge0 up")?;
+        ip(&format!("link add up0 type veth peer name up1 netns {far}"))?;
+        ip("link set up0 master bridge0 up")?;
+        let mut taps = Vec::new();
+        for name in (0..count).map(|index| format!("t{index}")) {
+            taps.push(make_one(&name)?);
+            ip(&format!("link set {name} master bridge0"))?;
+        }
+        let network = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(outside.as_fd(), network)?;
+        ip("link set up1 up")?;
+        let receiver = Receiver::on("up1")?;
+        move_into_link_name_space(node.as_fd(), network)?;
+        Ok((taps, receiver))
+    })
+}
+
+/// Interfaces of this thread's namespace will have no addresses of IPv6 and send nothing by
+/// themselves.
+fn silence() -> io::Result<()> {
+    fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+}
+
+fn ip(words: &str) -> io::Result<()> {
+    let output = Command::new("ip").args(words.split(' ')).output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "ip {words}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ))),
+    }
+}
+
 fn make_all<T: Send + 'static>(
     count: usize,
     make: impl Fn(&str) -> io::Result<T> + Send + 'static,
 ) -> Vec<T> {
-    let maker = std::thread::spawn(move || -> io::Result<Vec<T>> {
-        // SAFETY: takes a number; a network namespace of this thread's own is nothing that other
-        // threads rely on.
-        check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+    apart(move || {
+        enter_new()?;
         (0..count).map(|index| make(&format!("t{index}"))).collect()
-    });
-    let taps = maker.join().expect("the maker of taps does not panic");
-    taps.expect("taps are made (it needs root and /dev/net/tun)")
+    })
+}
+
+/// Does something on a thread of its own, which may leave the namespaces of the process.
+fn apart<T: Send + 'static>(make: impl FnOnce() -> io::Result<T> + Send + 'static) -> T {
+    let made = std::thread::spawn(make);
+    let made = made.join().expect("the maker of taps does not panic");
+    made.expect("taps are made (it needs root and /dev/net/tun)")
+}
+
+/// Moves this thread into a new network namespace.
+fn enter_new() -> io::Result<()> {
+    // SAFETY: takes a number; a network namespace of this thread's own is nothing that other
+    // threads rely on.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
 }
 
 fn make_one(name: &str) -> io::Result<Tap> {

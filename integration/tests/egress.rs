@@ -1,14 +1,18 @@
 //! What leaves a node: guests send what nobody may, and the outside hears every frame.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use integration::egress::{Card, GATEWAY, Outside, run};
+use integration::egress::{Card, GATEWAY, Outside, run, run_on_node};
 use integration::needs_kvm;
 use integration::sliver::Sliver;
 use serde_json::{Value, json};
 
 /// Frames of each kind.
 const COUNT: usize = 5;
+
+/// For how long guests probe each other.
+const PROBING: Duration = Duration::from_secs(3);
 
 /// What may leave.
 const HONEST: [&str; 4] = ["honest-udp", "honest-tcp", "honest-icmp", "honest-arp"];
@@ -73,4 +77,30 @@ fn without_a_guard_everything_leaves_but_forged_hardware_addresses() {
     let outside = outside_of(&kinds, json!({}));
     assert_eq!(outside.forbidden(), expected(WRONG));
     assert_eq!(outside.allowed(), HONEST.len() * COUNT);
+}
+
+#[test]
+fn without_a_guard_probes_of_all_pairs_leave_the_node() {
+    needs_kvm!();
+    let guests = probers(4);
+    for (ended, outside) in run_on_node(&guests, &json!({})) {
+        ended.assert_exited(0);
+        assert_eq!(outside.forbidden(), BTreeMap::new());
+        // Every frame is of a flow of its own.
+        let flows = outside.destinations().len();
+        assert_eq!(flows, outside.frames.len());
+        assert!(flows > 0);
+    }
+}
+
+/// So many guests, each of which probes all others.
+fn probers(count: u8) -> Vec<(Card, Sliver)> {
+    (2..2 + count)
+        .map(|number| {
+            let card = Card::of(number);
+            let time = PROBING.as_millis().to_string();
+            let args = ["egress-pairs", &card.ip.to_string(), &time];
+            (card, Sliver::bare("egress").args(args).memory_mib(16))
+        })
+        .collect()
 }

@@ -211,7 +211,6 @@ fn ours(lab: &Lab, case: Case, limited: bool) -> Result<Gone> {
     if limited {
         fields["net_max_rate"] = json!(case.kbit);
         fields["net_burst"] = json!(case.burst_kib());
-        fields["net_max_kbyte"] = json!("none");
     }
     let bytes = case.frame.bytes().to_string();
     let args = ["egress-flood", case.frame.protocol(), &bytes];

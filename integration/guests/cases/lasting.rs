@@ -35,7 +35,7 @@ impl Guest {
             }),
             b"write-heap" => self.touch_heap(|at| store::<u64>(at, 1)),
             b"beat" => self.beat(),
-            b"egress" | b"egress-pairs" | b"egress-flood" => self.egress(case),
+            _ if case.starts_with(b"egress") => self.egress(case),
             _ => {
                 self.flood(case);
                 self.hostile_case(case);

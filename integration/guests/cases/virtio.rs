@@ -293,6 +293,11 @@ impl<'a> Device<'a> {
         load(self.used() + 2)
     }
 
+    /// The chain that came back as number `index`.
+    pub fn used_head(&self, index: u16) -> u16 {
+        load::<u32>(self.used() + 4 + 8 * u64::from(index % self.size())) as u16
+    }
+
     /// How much the device says it wrote into the chain that came back as number `index`.
     pub fn used_len(&self, index: u16) -> u32 {
         load(self.used() + 8 + 8 * u64::from(index % self.size()))

@@ -175,7 +175,7 @@ macro_rules! traffic_examples {
 Examples:
   slicectl traffic --to 192.0.2.1:9000 -- --net tap=tap3,addr=192.0.2.7/24
   slicectl traffic load --to 192.0.2.1:9000 --profile bulk --rate 50000 --seconds 60 -- --net tap=tap3,dhcp
-  slicectl traffic --to 10.0.2.1:9000 --profile voip --rate 688 --seed 7 --json -- --net tap"
+  slicectl traffic --to 10.0.2.2:9000 --profile voip --rate 688 --seed 7 --json -- --net tap"
     };
 }
 
