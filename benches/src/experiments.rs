@@ -12,3 +12,4 @@ pub(crate) mod qemu;
 pub(crate) mod rate;
 pub(crate) mod shape;
 pub(crate) mod start;
+pub(crate) mod uplink;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::experiments::{
-    compute, cpu, disk, first_byte, flood, idle, legacy, net, qemu, rate, shape, start,
+    compute, cpu, disk, first_byte, flood, idle, legacy, net, qemu, rate, shape, start, uplink,
 };
 use crate::lab::Lab;
 use crate::stats::Quad;
@@ -63,7 +63,7 @@ pub(crate) struct Experiment {
 
 /// Everything there is.
 pub(crate) fn experiments() -> impl Iterator<Item = &'static Experiment> {
-    let limits = [shape::EXPERIMENTS, flood::EXPERIMENTS]
+    let limits = [shape::EXPERIMENTS, flood::EXPERIMENTS, uplink::EXPERIMENTS]
         .into_iter()
         .flatten();
     EXPERIMENTS.iter().chain(cpu::experiments()).chain(limits)
