@@ -2,7 +2,6 @@
 
 pub mod assemble;
 pub mod attendant;
-pub mod bucket;
 pub mod bus;
 pub mod guest_io;
 pub mod input;

@@ -2,9 +2,9 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::bucket::Bucket;
 use super::output::{Output, PIECE};
 use crate::nanos::Nanos;
+use crate::net::bucket::Bucket;
 
 /// Bytes that may be printed at once after a silence.
 pub(crate) const BURST: u64 = 1 << 20;

@@ -10,8 +10,8 @@ use super::backend::{BATCH, Backend, Counter, Fault, Identity, Progress, Queues}
 use super::chain::Chain;
 use super::queue::QueueError;
 use super::transfer::{total, write_at};
-use crate::devices::bucket::Bucket;
 use crate::nanos::Nanos;
+use crate::net::bucket::Bucket;
 
 /// Descriptors of the only queue.
 const QUEUE_SIZE: u16 = 16;
