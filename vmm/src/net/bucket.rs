@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn another_rate_counts_from_now_on() {
         let mut bucket = Bucket::new(1000, 1000);
-        bucket.take(1000);
+        bucket.take(bucket.clone().available(Nanos(0)));
+        assert_eq!(bucket.available(Nanos(0)), 0);
         bucket.set(10_000, 500, Nanos(100_000_000));
         assert_eq!(bucket.available(Nanos(100_000_000)), 100);
         assert_eq!(bucket.available(Nanos(200_000_000)), 500);
