@@ -1,8 +1,12 @@
-//! The way out to the host's network.
+//! The way out to the host's network: taps, and what a sliver's frames pass on their way.
 
 pub mod bucket;
+pub mod capture;
+pub mod events;
+pub mod packet;
 pub mod ports;
 pub mod prefix;
+pub mod shaper;
 pub mod tap;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -32,6 +32,7 @@
 //! quotas. A legacy image may
 //! have a `kernel`, too, and a `seed` for its cloud-init: see [`KernelSpec`] and [`SeedSpec`].
 
+mod bandwidth;
 mod console;
 mod cpu;
 mod disk;
@@ -46,6 +47,7 @@ mod seed;
 mod tests;
 mod vsock;
 
+pub use bandwidth::{Class, MAX_KBIT, Most, NetChange, NetLimits};
 pub use console::ConsoleSpec;
 pub use cpu::{Cap, CpuChange, CpuLimits, DEFAULT_PERIOD_MS, MAX_SHARE, MilliCpu, Percent};
 pub use disk::{DiskSpec, MAX_DISKS, MAX_SERIAL_BYTES};
@@ -114,6 +116,8 @@ pub struct SliverSpec {
     balloon_mib: u64,
     #[serde(flatten)]
     cpu: CpuLimits,
+    #[serde(flatten)]
+    net_limits: NetLimits,
 }
 
 impl SliverSpec {
@@ -158,6 +162,7 @@ impl SliverSpec {
         // All of the memory would leave nothing to run in.
         let balloon_mib = fields.ranged_u64("balloon_mib", 0, memory_mib - 1, 0);
         let cpu = CpuLimits::read(&mut fields, vcpus);
+        let net_limits = NetLimits::read(&mut fields);
         let mistakes = fields.finish();
         match (name, slice, owner, contact, image) {
             (Some(name), Some(slice), Some(owner), Some(contact), Some(image))
@@ -184,6 +189,7 @@ impl SliverSpec {
                     vsock,
                     balloon_mib,
                     cpu,
+                    net_limits,
                 })
             }
             _ => Err(SpecError { mistakes }),
@@ -283,6 +289,11 @@ impl SliverSpec {
     /// What it is granted of the processors.
     pub fn cpu(&self) -> &CpuLimits {
         &self.cpu
+    }
+
+    /// What it is granted of its node's network.
+    pub fn net_limits(&self) -> &NetLimits {
+        &self.net_limits
     }
 
     /// Memory that the balloon holds at the start, in MiB; less than there is.

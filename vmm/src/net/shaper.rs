@@ -1,0 +1,249 @@
+//! Holds a sliver's traffic to its rates and to its daily allowance. Pure.
+//!
+//! What is sent is of one of two classes, by its destination: plain, or to an exempt prefix. Each
+//! has a bucket whose rate is the least of the class's own, what the uplink has for the sliver, and
+//! what the allowance leaves, but never less than the class's minimum. What is received has a bucket
+//! of its own, and no allowance: the sliver does not decide what it is sent.
+
+mod allowance;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use super::bucket::Bucket;
+use super::prefix::PrefixSet;
+use crate::nanos::Nanos;
+use crate::spec::{Class, NetLimits};
+use allowance::Allowance;
+pub use allowance::UsedToday;
+
+/// How often rates that pass with time are found anew.
+const REFRESH_EVERY: Nanos = Nanos::from_millis(50);
+
+/// The bytes that a second brings at a kbit/s.
+const KBIT: u64 = 125;
+
+/// Which way a frame goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the sliver.
+    Out,
+    /// To it.
+    In,
+}
+
+/// What was done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShaperCounters {
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// How often a frame had to wait.
+    pub tx_waits: u64,
+    /// For how long, in all.
+    pub tx_waited: Nanos,
+    /// How often the tap was left alone.
+    pub rx_waits: u64,
+}
+
+/// The shaper of a sliver.
+#[derive(Debug)]
+pub struct Shaper {
+    limits: NetLimits,
+    prefixes: PrefixSet,
+    plain: Lane,
+    exempt: Lane,
+    rx: Option<Bucket>,
+    rx_waits: bool,
+    /// What the uplink has for the sliver, in kbit/s.
+    uplink_kbit: Option<u64>,
+    /// Nanoseconds since 1970 when the monotonic clock showed 0.
+    epoch: Nanos,
+    refresh_at: Nanos,
+    counters: ShaperCounters,
+}
+
+/// What one class of traffic has.
+#[derive(Debug)]
+struct Lane {
+    bucket: Option<Bucket>,
+    allowance: Allowance,
+    waits_since: Option<Nanos>,
+}
+
+impl Shaper {
+    /// A shaper whose sliver has used so much today already. `epoch` is nanoseconds since 1970 when
+    /// the monotonic clock showed 0.
+    pub fn new(limits: &NetLimits, used: UsedToday, now: Nanos, epoch: Nanos) -> Self {
+        let lane = |bytes| Lane {
+            bucket: None,
+            allowance: Allowance::new(used.day, bytes),
+            waits_since: None,
+        };
+        let mut shaper = Self {
+            limits: limits.clone(),
+            prefixes: limits.exempt_prefixes(),
+            plain: lane(used.bytes),
+            exempt: lane(used.exempt_bytes),
+            rx: None,
+            rx_waits: false,
+            uplink_kbit: None,
+            epoch,
+            refresh_at: Nanos::ZERO,
+            counters: ShaperCounters::default(),
+        };
+        shaper.refresh(now);
+        shaper
+    }
+
+    /// Other limits, from now on. What was used today stays used.
+    pub fn set_limits(&mut self, limits: &NetLimits, now: Nanos) {
+        self.limits = limits.clone();
+        self.prefixes = limits.exempt_prefixes();
+        self.refresh(now);
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &NetLimits {
+        &self.limits
+    }
+
+    /// What the uplink has for the sliver from now on, in kbit/s.
+    pub fn set_uplink_rate(&mut self, kbit: Option<u64>, now: Nanos) {
+        self.uplink_kbit = kbit;
+        self.refresh(now);
+    }
+
+    /// The time of day, as for [`Shaper::new`].
+    pub fn set_epoch(&mut self, epoch: Nanos) {
+        self.epoch = epoch;
+    }
+
+    /// Whether what goes to an address, or comes from it, is exempt.
+    pub fn is_exempt(&self, address: IpAddr) -> bool {
+        self.prefixes.contains(address)
+    }
+
+    /// Whether so many bytes may be sent now; if not, when.
+    pub fn check(&mut self, bytes: u64, exempt: bool, now: Nanos) -> Result<(), Nanos> {
+        if now >= self.refresh_at {
+            self.refresh(now);
+        }
+        let lane = self.lane(exempt);
+        let until = match &mut lane.bucket {
+            Some(bucket) => bucket.check(bytes, now),
+            None => Ok(()),
+        };
+        if until.is_err() && lane.waits_since.is_none() {
+            lane.waits_since = Some(now);
+            self.counters.tx_waits += 1;
+        }
+        // A rate that rises meanwhile is found then.
+        until.map_err(|until| until.min(now + REFRESH_EVERY))
+    }
+
+    /// Charges what was sent.
+    pub fn charge_sent(&mut self, bytes: u64, exempt: bool, now: Nanos) {
+        self.counters.tx_bytes += bytes;
+        let lane = self.lane(exempt);
+        lane.allowance.use_up(bytes);
+        if let Some(bucket) = &mut lane.bucket {
+            bucket.take(bytes);
+        }
+        if let Some(since) = lane.waits_since.take() {
+            self.counters.tx_waited = self.counters.tx_waited + (now - since);
+        }
+    }
+
+    /// Whether a frame may be taken from the tap now; if not, when.
+    pub fn may_receive(&mut self, now: Nanos) -> Result<(), Nanos> {
+        let until = match &mut self.rx {
+            // How long the next is shows when it has been read: any debt is paid first.
+            Some(bucket) => bucket.check(1, now),
+            None => Ok(()),
+        };
+        self.counters.rx_waits += u64::from(until.is_err() && !self.rx_waits);
+        self.rx_waits = until.is_err();
+        until
+    }
+
+    /// Charges what was received.
+    pub fn charge_received(&mut self, bytes: u64) {
+        self.counters.rx_bytes += bytes;
+        if let Some(bucket) = &mut self.rx {
+            bucket.take(bytes);
+        }
+    }
+
+    fn lane(&mut self, exempt: bool) -> &mut Lane {
+        match exempt {
+            true => &mut self.exempt,
+            false => &mut self.plain,
+        }
+    }
+
+    /// Finds rates anew.
+    fn refresh(&mut self, now: Nanos) {
+        self.refresh_at = now + REFRESH_EVERY;
+        let wall = self.epoch + now;
+        let limits = &self.limits;
+        for (lane, class) in [
+            (&mut self.plain, limits.plain()),
+            (&mut self.exempt, limits.exempt()),
+        ] {
+            let rate = lane.rate(class, self.uplink_kbit, wall);
+            let kbit = rate.map_or(0, |rate| rate / KBIT);
+            set(&mut lane.bucket, rate, limits.burst_bytes(kbit), now);
+        }
+        let rx = limits.rx_max_kbit();
+        let burst = limits.rx_burst_bytes(rx.unwrap_or(0));
+        set(&mut self.rx, rx.map(|kbit| kbit * KBIT), burst, now);
+    }
+
+    /// What may be sent at present, in kbit/s, if that is limited.
+    pub fn kbit(&self) -> Option<u64> {
+        let bucket = self.plain.bucket.as_ref();
+        bucket.map(|bucket| bucket.rate() / KBIT)
+    }
+
+    /// What was used of today's allowance.
+    pub fn used_today(&self) -> UsedToday {
+        UsedToday {
+            day: self.plain.allowance.day(),
+            bytes: self.plain.allowance.used(),
+            exempt_bytes: self.exempt.allowance.used(),
+        }
+    }
+
+    /// Bytes that may still be sent today, if that is limited.
+    pub fn left_today(&self) -> Option<u64> {
+        let most = self.limits.plain().max_kbyte?;
+        Some((most << 10).saturating_sub(self.plain.allowance.used()))
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> ShaperCounters {
+        self.counters
+    }
+}
+
+impl Lane {
+    /// Bytes in a second that may be sent, if that is limited.
+    fn rate(&mut self, class: &Class, uplink_kbit: Option<u64>, wall: Nanos) -> Option<u64> {
+        let allowed = self.allowance.rate(class, wall);
+        let kbits = [class.max_kbit, uplink_kbit].into_iter().flatten();
+        let rate = kbits.map(|kbit| kbit * KBIT).chain(allowed).min()?;
+        Some(rate.max(class.min_kbit * KBIT))
+    }
+}
+
+/// Gives a bucket its rate, or does away with it.
+fn set(bucket: &mut Option<Bucket>, rate: Option<u64>, burst: u64, now: Nanos) {
+    match (bucket.as_mut(), rate) {
+        (_, None) => *bucket = None,
+        (Some(bucket), Some(rate)) => bucket.set(rate, burst, now),
+        (None, Some(rate)) => *bucket = Some(Bucket::new(rate, burst)),
+    }
+}

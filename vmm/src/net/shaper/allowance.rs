@@ -1,0 +1,62 @@
+//! What may be sent in a day, as PlanetLab had it: at any rate up to a threshold, and from there at
+//! the rate that makes the rest of the allowance last for the rest of the day.
+
+use crate::nanos::Nanos;
+use crate::spec::Class;
+
+const DAY: u64 = 86_400;
+const SECOND: u64 = 1_000_000_000;
+
+/// What was used of a day's allowance, to go on with after a restart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UsedToday {
+    /// The day, since 1970 (UTC).
+    pub day: u64,
+    /// Bytes that count against the plain allowance.
+    pub bytes: u64,
+    /// Bytes that count against the exempt one.
+    pub exempt_bytes: u64,
+}
+
+/// The account of one class.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    day: u64,
+    used: u64,
+}
+
+impl Allowance {
+    pub(super) fn new(day: u64, used: u64) -> Self {
+        Self { day, used }
+    }
+
+    pub(super) fn use_up(&mut self, bytes: u64) {
+        self.used = self.used.saturating_add(bytes);
+    }
+
+    pub(super) fn day(&self) -> u64 {
+        self.day
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Bytes in a second that the allowance of `class` leaves, if it limits them. `wall` is
+    /// nanoseconds since 1970.
+    pub(super) fn rate(&mut self, class: &Class, wall: Nanos) -> Option<u64> {
+        let seconds = wall.0 / SECOND;
+        let day = seconds / DAY;
+        // A clock that is set back does not give a day twice.
+        if day > self.day {
+            (self.day, self.used) = (day, 0);
+        }
+        let most = class.max_kbyte? << 10;
+        let threshold = class.thresh_kbyte.map_or(most / 10 * 9, |kib| kib << 10);
+        if self.used < threshold {
+            return None;
+        }
+        let rest = ((self.day + 1) * DAY).saturating_sub(seconds).max(1);
+        Some(most.saturating_sub(self.used) / rest)
+    }
+}

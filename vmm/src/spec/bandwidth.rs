@@ -1,0 +1,140 @@
+//! What a sliver is granted of its node's network, under PlanetLab's names and units.
+//!
+//! [`NetLimits`] is checked; [`NetChange`] is what somebody asks for, in a spec or of a running
+//! sliver. [`NetChange::apply`] leads from one to the other and is the only way there.
+
+mod change;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+use super::fields::Fields;
+use crate::net::prefix::{Prefix, PrefixSet};
+
+pub use change::{Most, NetChange};
+
+/// The largest rate, in kbit/s: 1 Tbit/s.
+pub const MAX_KBIT: u64 = 1_000_000_000;
+
+/// Frames may follow each other for so long without a pause where no burst is named.
+const BURST_MS: u64 = 2;
+
+/// The least burst where none is named, in KiB: a frame of any size and some more.
+const LEAST_BURST_KIB: u64 = 32;
+
+/// What one kind of traffic is granted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Class {
+    /// Never less, in kbit/s, if it is wanted and the uplink is to be had.
+    pub min_kbit: u64,
+    /// Never more, in kbit/s.
+    pub max_kbit: Option<u64>,
+    /// KiB in a day (UTC).
+    pub max_kbyte: Option<u64>,
+    /// KiB of a day after which what is left of the allowance is spread over what is left of the
+    /// day.
+    pub thresh_kbyte: Option<u64>,
+}
+
+/// The limits, checked.
+///
+/// | field | unit | default | meaning |
+/// |---|---|---|---|
+/// | `net_min_rate` | kbit/s | 0 | never less |
+/// | `net_max_rate` | kbit/s | none | never more |
+/// | `net_share` | weight, 1 to 10,000 | 1 | its part of what is left of the uplink |
+/// | `net_burst` | KiB | 2 ms at the rate, at least 32 | what may follow without a pause |
+/// | `net_max_kbyte` | KiB in a day (UTC) | none | the allowance |
+/// | `net_thresh_kbyte` | KiB | nine tenths of it | from there the rest of the allowance is spread over the rest of the day |
+/// | `net_exempt` | prefixes | none | to these, the four limits below hold instead of those above |
+/// | `net_exempt_min_rate`, `net_exempt_max_rate`, `net_exempt_max_kbyte`, `net_exempt_thresh_kbyte` | the same | the same | |
+/// | `net_rx_max_rate` | kbit/s | none | never more is received |
+/// | `net_rx_burst` | KiB | as `net_burst` | |
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "NetChange", into = "NetChange")]
+pub struct NetLimits {
+    plain: Class,
+    exempt: Class,
+    share: u32,
+    burst_kib: Option<u64>,
+    prefixes: Vec<Prefix>,
+    rx_max_kbit: Option<u64>,
+    rx_burst_kib: Option<u64>,
+}
+
+impl Default for NetLimits {
+    /// No limit at all.
+    fn default() -> Self {
+        Self {
+            plain: Class::default(),
+            exempt: Class::default(),
+            share: 1,
+            burst_kib: None,
+            prefixes: Vec::new(),
+            rx_max_kbit: None,
+            rx_burst_kib: None,
+        }
+    }
+}
+
+impl NetLimits {
+    /// Reads the fields of a sliver.
+    pub(crate) fn read(fields: &mut Fields) -> Self {
+        let wanted = NetChange::read(fields);
+        wanted.apply(&Self::default()).unwrap_or_else(|mistakes| {
+            for mistake in mistakes {
+                fields.mistake(&mistake.field, mistake.problem);
+            }
+            Self::default()
+        })
+    }
+
+    /// What holds for most traffic.
+    pub fn plain(&self) -> &Class {
+        &self.plain
+    }
+
+    /// What holds for traffic to exempt prefixes.
+    pub fn exempt(&self) -> &Class {
+        &self.exempt
+    }
+
+    /// Weight in what is left of the uplink.
+    pub fn share(&self) -> u32 {
+        self.share
+    }
+
+    /// The exempt prefixes.
+    pub fn prefixes(&self) -> &[Prefix] {
+        &self.prefixes
+    }
+
+    /// The same, to be looked up.
+    pub fn exempt_prefixes(&self) -> PrefixSet {
+        PrefixSet::new(&self.prefixes)
+    }
+
+    /// Never more is received, in kbit/s.
+    pub fn rx_max_kbit(&self) -> Option<u64> {
+        self.rx_max_kbit
+    }
+
+    /// Bytes that may be sent without a pause at a rate of so many kbit/s.
+    pub fn burst_bytes(&self, kbit: u64) -> u64 {
+        burst(self.burst_kib, kbit)
+    }
+
+    /// Bytes that may be received without a pause at a rate of so many kbit/s.
+    pub fn rx_burst_bytes(&self, kbit: u64) -> u64 {
+        burst(self.rx_burst_kib, kbit)
+    }
+}
+
+fn burst(kib: Option<u64>, kbit: u64) -> u64 {
+    match kib {
+        Some(kib) => kib << 10,
+        // A kbit/s is a bit in a millisecond.
+        None => (kbit * BURST_MS / 8).max(LEAST_BURST_KIB << 10),
+    }
+}
