@@ -76,6 +76,11 @@ impl PortRange {
     pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
+
+    /// The place of a port among them.
+    pub(super) fn index(self, port: u16) -> Option<usize> {
+        self.contains(port).then(|| usize::from(port - self.first))
+    }
 }
 
 impl FromStr for PortRange {
@@ -122,6 +127,7 @@ mod tests {
         assert_eq!(range.count(), 1000);
         assert!(range.contains(20_000) && range.contains(20_999));
         assert!(!range.contains(19_999) && !range.contains(21_000));
+        assert_eq!(range.index(20_001), Some(1));
         let all: PortRange = "1024-65535".parse().unwrap();
         assert_eq!(all.count(), 64_512);
     }
