@@ -23,13 +23,16 @@
 //!   "public": { "ports": "20000-20999", "address": "192.0.2.1" },
 //!   "vsock": { "dir": "/run/hello", "cid": 3 },
 //!   "balloon_mib": 0,
-//!   "cpu_cap": 50, "cpu_pct": 5, "cpu_share": 2, "cpu_burst": 20, "cpu_period": 10
+//!   "cpu_cap": 50, "cpu_pct": 5, "cpu_share": 2, "cpu_burst": 20, "cpu_period": 10,
+//!   "uplink": { "interface": "eth0", "rate": 100000 },
+//!   "net_min_rate": 500, "net_max_rate": 20000, "net_share": 2, "net_exempt": ["192.0.2.0/24"],
+//!   "disk_rate": 51200, "disk_iops": 1000
 //! }
 //! ```
 //!
 //! `version`, `name`, `slice`, `owner`, `contact` and `image` are required. [`NetSpec`],
-//! [`PublicSpec`], [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts, [`CpuLimits`] the
-//! quotas. A legacy image may
+//! [`PublicSpec`], [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts, [`CpuLimits`],
+//! [`NetLimits`] and [`DiskLimits`] the quotas, [`UplinkSpec`] what slivers share on the way out. A legacy image may
 //! have a `kernel`, too, and a `seed` for its cloud-init: see [`KernelSpec`] and [`SeedSpec`].
 
 mod bandwidth;
@@ -47,7 +50,9 @@ mod seed;
 mod tests;
 mod vsock;
 
-pub use bandwidth::{Class, MAX_KBIT, Most, NetChange, NetLimits};
+pub use bandwidth::{
+    Class, DiskChange, DiskLimits, MAX_KBIT, Most, NetChange, NetLimits, UplinkSpec,
+};
 pub use console::ConsoleSpec;
 pub use cpu::{Cap, CpuChange, CpuLimits, DEFAULT_PERIOD_MS, MAX_SHARE, MilliCpu, Percent};
 pub use disk::{DiskSpec, MAX_DISKS, MAX_SERIAL_BYTES};
@@ -67,6 +72,7 @@ use serde::Serialize;
 use slice_abi::info::MAX_ARGS_BYTES;
 use slice_abi::layout::{MAX_VCPUS, RAM_BASE, RAM_LIMIT};
 
+use bandwidth::Network;
 use fields::Fields;
 use names::one_line;
 
@@ -117,7 +123,9 @@ pub struct SliverSpec {
     #[serde(flatten)]
     cpu: CpuLimits,
     #[serde(flatten)]
-    net_limits: NetLimits,
+    network: Network,
+    #[serde(flatten)]
+    disk_limits: DiskLimits,
 }
 
 impl SliverSpec {
@@ -162,7 +170,8 @@ impl SliverSpec {
         // All of the memory would leave nothing to run in.
         let balloon_mib = fields.ranged_u64("balloon_mib", 0, memory_mib - 1, 0);
         let cpu = CpuLimits::read(&mut fields, vcpus);
-        let net_limits = NetLimits::read(&mut fields);
+        let network = Network::read(&mut fields);
+        let disk_limits = DiskLimits::read(&mut fields);
         let mistakes = fields.finish();
         match (name, slice, owner, contact, image) {
             (Some(name), Some(slice), Some(owner), Some(contact), Some(image))
@@ -189,7 +198,8 @@ impl SliverSpec {
                     vsock,
                     balloon_mib,
                     cpu,
-                    net_limits,
+                    network,
+                    disk_limits,
                 })
             }
             _ => Err(SpecError { mistakes }),
@@ -293,7 +303,17 @@ impl SliverSpec {
 
     /// What it is granted of its node's network.
     pub fn net_limits(&self) -> &NetLimits {
-        &self.net_limits
+        &self.network.limits
+    }
+
+    /// The node's way out, if it shares one with others.
+    pub fn uplink(&self) -> Option<&UplinkSpec> {
+        self.network.uplink.as_ref()
+    }
+
+    /// What it is granted of its disks, all together.
+    pub fn disk_limits(&self) -> &DiskLimits {
+        &self.disk_limits
     }
 
     /// Memory that the balloon holds at the start, in MiB; less than there is.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::bandwidth::DiskLimits;
 use super::fields::Fields;
 
 /// The most disks a sliver can have.
@@ -14,13 +15,15 @@ pub const MAX_DISKS: usize = 16;
 pub const MAX_SERIAL_BYTES: usize = 20;
 
 /// A disk: `{ "path": "/x/disk.img", "read_only": false, "serial": "kv0", "direct": false }`.
-/// Only `path` is required.
+/// Only `path` is required. It may have a `rate_kib` and `iops` of its own, too: see [`DiskLimits`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DiskSpec {
     path: PathBuf,
     read_only: bool,
     serial: String,
     direct: bool,
+    #[serde(flatten, serialize_with = "DiskLimits::serialize_own")]
+    limits: DiskLimits,
 }
 
 /// Reads the field `disks`.
@@ -49,11 +52,13 @@ impl DiskSpec {
         let read_only = fields.bool("read_only", false);
         let serial = fields.optional_parsed("serial", serial);
         let direct = fields.bool("direct", false);
+        let limits = DiskLimits::read_own(fields);
         Some(Self {
             path: path?,
             read_only,
             serial: serial.unwrap_or_else(|| format!("disk{index}")),
             direct,
+            limits,
         })
     }
 
@@ -76,6 +81,11 @@ impl DiskSpec {
     /// Whether the host's page cache is passed by.
     pub fn direct(&self) -> bool {
         self.direct
+    }
+
+    /// What it may carry, whatever the sliver's other disks do.
+    pub fn limits(&self) -> &DiskLimits {
+        &self.limits
     }
 }
 

@@ -66,7 +66,7 @@ pub struct NetChange {
 
 /// Notes what is not allowed.
 #[derive(Default)]
-struct Judge(Vec<Mistake>);
+pub(super) struct Judge(pub(super) Vec<Mistake>);
 
 impl Judge {
     fn refuse(&mut self, field: &str, problem: String) {
@@ -85,7 +85,7 @@ impl Judge {
         is_allowed
     }
 
-    fn most(
+    pub(super) fn most(
         &mut self,
         field: &str,
         wanted: Option<Most>,
@@ -107,7 +107,7 @@ impl Judge {
             && class.min_kbit > max
         {
             let min = class.min_kbit;
-            let problem = format!("is {min}, more than {prefix}_max_rate, which is {max}");
+            let problem = format!("is {min}, more than {prefix}_max_rate: allowed are 0 to {max}");
             self.refuse(&format!("{prefix}_min_rate"), problem);
         }
         if let Some(thresh) = class.thresh_kbyte
@@ -150,6 +150,15 @@ impl NetChange {
             && judge.allows("net_share", share, &SHARES)
         {
             limits.share = share as u32;
+        }
+        // A threshold belongs to its allowance: another one has the usual one, if none is named.
+        for (allowance, class) in [
+            (self.net_max_kbyte, &mut *plain),
+            (self.net_exempt_max_kbyte, &mut *exempt),
+        ] {
+            if allowance.is_some() {
+                class.thresh_kbyte = None;
+            }
         }
         for (field, wanted, allowed, limit) in [
             (
@@ -209,12 +218,6 @@ impl NetChange {
         ] {
             judge.most(field, wanted, allowed, limit);
         }
-        // An allowance that is gone takes its threshold with it.
-        for class in [&mut limits.plain, &mut limits.exempt] {
-            if class.max_kbyte.is_none() && now.plain.max_kbyte.is_some() {
-                class.thresh_kbyte = None;
-            }
-        }
         judge.class("net", &limits.plain);
         judge.class("net_exempt", &limits.exempt);
         if let Some(texts) = &self.net_exempt {
@@ -228,28 +231,46 @@ impl NetChange {
 
     /// Reads the fields of a spec; of what has the wrong kind, a mistake is noted.
     pub(super) fn read(fields: &mut Fields) -> Self {
-        let mut most = |field| fields.optional_with(field, "a number or \"none\"", Most::of_json);
-        let (net_max_rate, net_burst) = (most("net_max_rate"), most("net_burst"));
-        let (net_max_kbyte, net_thresh_kbyte) = (most("net_max_kbyte"), most("net_thresh_kbyte"));
-        let net_exempt_max_rate = most("net_exempt_max_rate");
-        let net_exempt_max_kbyte = most("net_exempt_max_kbyte");
-        let net_exempt_thresh_kbyte = most("net_exempt_thresh_kbyte");
-        let (net_rx_max_rate, net_rx_burst) = (most("net_rx_max_rate"), most("net_rx_burst"));
-        let exempt = fields.strings("net_exempt");
+        let prefixes = fields.strings("net_exempt");
         Self {
             net_min_rate: fields.optional_u64("net_min_rate"),
-            net_max_rate,
+            net_max_rate: Most::read(fields, "net_max_rate"),
             net_share: fields.optional_u64("net_share"),
-            net_burst,
-            net_max_kbyte,
-            net_thresh_kbyte,
-            net_exempt: Some(exempt),
+            net_burst: Most::read(fields, "net_burst"),
+            net_max_kbyte: Most::read(fields, "net_max_kbyte"),
+            net_thresh_kbyte: Most::read(fields, "net_thresh_kbyte"),
+            net_exempt: (!prefixes.is_empty()).then_some(prefixes),
             net_exempt_min_rate: fields.optional_u64("net_exempt_min_rate"),
-            net_exempt_max_rate,
-            net_exempt_max_kbyte,
-            net_exempt_thresh_kbyte,
-            net_rx_max_rate,
-            net_rx_burst,
+            net_exempt_max_rate: Most::read(fields, "net_exempt_max_rate"),
+            net_exempt_max_kbyte: Most::read(fields, "net_exempt_max_kbyte"),
+            net_exempt_thresh_kbyte: Most::read(fields, "net_exempt_thresh_kbyte"),
+            net_rx_max_rate: Most::read(fields, "net_rx_max_rate"),
+            net_rx_burst: Most::read(fields, "net_rx_burst"),
+        }
+    }
+
+    /// What of it differs from `base`.
+    pub(super) fn without(self, base: &Self) -> Self {
+        fn kept<T: PartialEq>(own: Option<T>, base: &Option<T>) -> Option<T> {
+            own.filter(|own| base.as_ref() != Some(own))
+        }
+        Self {
+            net_min_rate: kept(self.net_min_rate, &base.net_min_rate),
+            net_max_rate: kept(self.net_max_rate, &base.net_max_rate),
+            net_share: kept(self.net_share, &base.net_share),
+            net_burst: kept(self.net_burst, &base.net_burst),
+            net_max_kbyte: kept(self.net_max_kbyte, &base.net_max_kbyte),
+            net_thresh_kbyte: kept(self.net_thresh_kbyte, &base.net_thresh_kbyte),
+            net_exempt: kept(self.net_exempt, &base.net_exempt),
+            net_exempt_min_rate: kept(self.net_exempt_min_rate, &base.net_exempt_min_rate),
+            net_exempt_max_rate: kept(self.net_exempt_max_rate, &base.net_exempt_max_rate),
+            net_exempt_max_kbyte: kept(self.net_exempt_max_kbyte, &base.net_exempt_max_kbyte),
+            net_exempt_thresh_kbyte: kept(
+                self.net_exempt_thresh_kbyte,
+                &base.net_exempt_thresh_kbyte,
+            ),
+            net_rx_max_rate: kept(self.net_rx_max_rate, &base.net_rx_max_rate),
+            net_rx_burst: kept(self.net_rx_burst, &base.net_rx_burst),
         }
     }
 }
@@ -264,7 +285,7 @@ fn prefixes(texts: &[String], judge: &mut Judge) -> Vec<Prefix> {
     for (index, text) in texts.iter().enumerate() {
         match text.parse() {
             Ok(prefix) => prefixes.push(prefix),
-            Err(error) => judge.refuse(&format!("net_exempt[{index}]"), format!("{error}")),
+            Err(why) => judge.refuse(&format!("net_exempt[{index}]"), format!("{text:?} {why}")),
         }
     }
     prefixes
@@ -303,6 +324,11 @@ impl From<NetLimits> for NetChange {
 impl Most {
     fn of(limit: Option<u64>) -> Self {
         limit.map_or(Self::None, Self::Number)
+    }
+
+    /// Reads a field of a spec.
+    pub(super) fn read(fields: &mut Fields, field: &'static str) -> Option<Self> {
+        fields.optional_with(field, "a whole number or \"none\"", Self::of_json)
     }
 
     fn of_json(value: &Value) -> Option<Self> {

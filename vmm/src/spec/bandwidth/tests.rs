@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::spec::SliverSpec;
 
@@ -44,7 +46,7 @@ fn what_is_not_allowed_is_told_with_what_is() {
         ),
         (
             r#","net_min_rate":20,"net_max_rate":10"#,
-            "net_min_rate: is 20, more than net_max_rate, which is 10",
+            "net_min_rate: is 20, more than net_max_rate: allowed are 0 to 10",
         ),
         (
             r#","net_thresh_kbyte":20"#,
@@ -52,7 +54,7 @@ fn what_is_not_allowed_is_told_with_what_is() {
         ),
         (
             r#","net_exempt":["10.0.0.1/8"]"#,
-            "net_exempt[0]: has bits behind the prefix: 10.0.0.0/8 is meant",
+            "net_exempt[0]: \"10.0.0.1/8\" has bits behind the prefix: 10.0.0.0/8 is meant",
         ),
         (r#","net_max_rate":"much""#, "net_max_rate"),
         (r#","net_burst":1"#, "net_burst: is 1, allowed are 2 to"),
@@ -73,4 +75,124 @@ fn a_change_leaves_what_it_does_not_name() {
     assert_eq!(changed.plain().max_kbit, Some(1000));
     assert_eq!(changed.plain().thresh_kbyte, None);
     assert_eq!(NetChange::default().apply(&limits).unwrap(), limits);
+}
+
+const UPLINK: &str = r#","uplink":{"interface":"eth0","rate":10000}"#;
+
+fn spec(fields: &str) -> Result<SliverSpec, String> {
+    let spec = format!(
+        r#"{{"version":1,"name":"a","slice":"a_b","owner":"o","contact":"c","image":"/i"{fields}}}"#
+    );
+    SliverSpec::parse(spec.as_bytes()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn with_an_uplink_the_defaults_are_planetlabs() {
+    let spec = spec(UPLINK).unwrap();
+    let uplink = spec.uplink().unwrap();
+    assert_eq!((uplink.interface(), uplink.kbit()), ("eth0", 10_000));
+    let limits = spec.net_limits();
+    assert_eq!((limits.share(), limits.guaranteed_kbit()), (1, 0));
+    for (class, most, threshold) in [
+        (limits.plain(), 10_546_875, 9_492_187),
+        (limits.exempt(), 31_640_625, 28_476_562),
+    ] {
+        assert_eq!(class.max_kbit, Some(1_000_000));
+        assert_eq!(class.daily_bytes(), Some(most << 10));
+        assert_eq!(class.threshold_bytes(), Some(threshold << 10));
+    }
+}
+
+#[test]
+fn what_an_uplink_or_a_disk_cannot_give_is_told() {
+    let with_uplink = |fields: &str| format!("{UPLINK}{fields}");
+    for (fields, told) in [
+        (
+            with_uplink(r#","net_min_rate":2501"#),
+            "net_min_rate: 2501 kbit/s are more than 25 % of the uplink's 10000: allowed are 0 to \
+             2500",
+        ),
+        (
+            with_uplink(r#","net_min_rate":2000,"net_exempt_min_rate":501"#),
+            "net_exempt_min_rate: 2501 kbit/s (501 of it exempt) are more than 25 %",
+        ),
+        (
+            r#","uplink":{"interface":"eth0","rate":0}"#.to_owned(),
+            "uplink.rate: is 0, allowed are 1 to 1000000000",
+        ),
+        (
+            r#","uplink":{"rate":5}"#.to_owned(),
+            "uplink.interface: is missing",
+        ),
+        (
+            r#","disk_rate":0,"disk_iops":0"#.to_owned(),
+            "disk_iops: is 0, allowed are 1 to",
+        ),
+        (
+            r#","disks":[{"path":"/x","iops":0}]"#.to_owned(),
+            "disks[0].iops: is 0, allowed are 1 to",
+        ),
+    ] {
+        let error = spec(&fields).unwrap_err();
+        assert!(error.contains(told), "{fields}: {error}");
+    }
+}
+
+#[test]
+fn another_allowance_has_the_usual_threshold() {
+    let limits = read(r#","net_exempt_max_kbyte":100,"net_exempt_thresh_kbyte":50"#).unwrap();
+    assert_eq!(limits.exempt().threshold_bytes(), Some(50 << 10));
+    let change = |allowance| NetChange {
+        net_exempt_max_kbyte: Some(allowance),
+        ..NetChange::default()
+    };
+    let less = change(Most::Number(40)).apply(&limits).unwrap();
+    assert_eq!(less.exempt().threshold_bytes(), Some(36 << 10));
+    let none = change(Most::None).apply(&limits).unwrap();
+    assert_eq!(none.exempt().threshold_bytes(), None);
+}
+
+#[test]
+fn limits_of_disks_are_read_of_all_and_of_one() {
+    let spec = spec(
+        r#","disk_rate":100,"disk_iops":7,
+        "disks":[{"path":"/x","rate_kib":50,"iops":"none"},{"path":"/y"}]"#,
+    )
+    .unwrap();
+    assert_eq!(spec.disk_limits().bytes_per_second(), Some(100 << 10));
+    assert_eq!(spec.disk_limits().requests_per_second(), Some(7));
+    assert_eq!(spec.disks()[0].limits().bytes_per_second(), Some(50 << 10));
+    assert_eq!(*spec.disks()[1].limits(), DiskLimits::default());
+    assert_eq!(SliverSpec::parse(spec.to_json().as_bytes()).unwrap(), spec);
+}
+
+fn most() -> impl Strategy<Value = Most> {
+    prop_oneof![Just(Most::None), (1u64..=1000).prop_map(Most::Number)]
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(
+        uplink: bool, min in 0u64..=2500, share in 1u64..=10_000, exempt: bool,
+        rate in most(), allowance in most(), received in most(),
+    ) {
+        let change = NetChange {
+            net_min_rate: Some(min),
+            net_exempt_max_rate: Some(rate),
+            net_share: Some(share),
+            net_max_kbyte: Some(allowance),
+            net_rx_max_rate: Some(received),
+            net_exempt: exempt.then(|| vec!["192.0.2.0/24".to_owned(), "2001:db8::/32".to_owned()]),
+            ..NetChange::default()
+        };
+        let json = serde_json::to_string(&change).unwrap();
+        let fields = format!(",{}", &json[1..json.len() - 1]);
+        let spec = spec(&format!("{}{fields}", if uplink { UPLINK } else { "" })).unwrap();
+        prop_assert_eq!(&SliverSpec::parse(spec.to_json().as_bytes()).unwrap(), &spec);
+        let limits = spec.net_limits().clone();
+        let json = serde_json::to_string(&limits).unwrap();
+        prop_assert_eq!(&serde_json::from_str::<NetLimits>(&json).unwrap(), &limits);
+        let whole = NetChange::from(limits.clone());
+        prop_assert_eq!(whole.apply(&NetLimits::on_uplink()).unwrap(), limits);
+    }
 }
