@@ -1,9 +1,10 @@
 //! Holds a sliver's traffic to its rates and to its daily allowance. Pure.
 //!
 //! What is sent is of one of two classes, by its destination: plain, or to an exempt prefix. Each
-//! has a bucket whose rate is the least of the class's own, what the uplink has for the sliver, and
-//! what the allowance leaves, but never less than the class's minimum. What is received has a bucket
-//! of its own, and no allowance: the sliver does not decide what it is sent.
+//! has a bucket whose rate is the lesser of the class's own and what its allowance leaves, but never
+//! less than the class's minimum. Both draw on one more bucket, with what the uplink has for the
+//! sliver. What is received has a bucket of its own, and no allowance: the sliver does not decide
+//! what it is sent.
 
 mod allowance;
 #[cfg(test)]
@@ -20,6 +21,9 @@ pub use allowance::UsedToday;
 
 /// How often rates that pass with time are found anew.
 const REFRESH_EVERY: Nanos = Nanos::from_millis(50);
+
+/// How often somebody looks whose allowance is gone: it may be raised, or the day may end.
+const LOOK_AGAIN: Nanos = Nanos::from_millis(1000);
 
 /// The bytes that a second brings at a kbit/s.
 const KBIT: u64 = 125;
@@ -59,6 +63,7 @@ pub struct Shaper {
     rx_waits: bool,
     /// What the uplink has for the sliver, in kbit/s.
     uplink_kbit: Option<u64>,
+    uplink: Option<Bucket>,
     /// Nanoseconds since 1970 when the monotonic clock showed 0.
     epoch: Nanos,
     refresh_at: Nanos,
@@ -90,6 +95,7 @@ impl Shaper {
             rx: None,
             rx_waits: false,
             uplink_kbit: None,
+            uplink: None,
             epoch,
             refresh_at: Nanos::ZERO,
             counters: ShaperCounters::default(),
@@ -131,25 +137,34 @@ impl Shaper {
         if now >= self.refresh_at {
             self.refresh(now);
         }
-        let lane = self.lane(exempt);
-        let until = match &mut lane.bucket {
-            Some(bucket) => bucket.check(bytes, now),
-            None => Ok(()),
+        let (lane, class) = match exempt {
+            true => (&mut self.exempt, self.limits.exempt()),
+            false => (&mut self.plain, self.limits.plain()),
+        };
+        let uplink = self.uplink.as_mut();
+        let until = match (lane.check(bytes, class, now), check(uplink, bytes, now)) {
+            (Err(one), Err(other)) => Err(one.max(other)),
+            (one, other) => one.and(other),
         };
         if until.is_err() && lane.waits_since.is_none() {
             lane.waits_since = Some(now);
             self.counters.tx_waits += 1;
         }
-        // A rate that rises meanwhile is found then.
-        until.map_err(|until| until.min(now + REFRESH_EVERY))
+        until
     }
 
     /// Charges what was sent.
     pub fn charge_sent(&mut self, bytes: u64, exempt: bool, now: Nanos) {
         self.counters.tx_bytes += bytes;
-        let lane = self.lane(exempt);
-        lane.allowance.use_up(bytes);
-        if let Some(bucket) = &mut lane.bucket {
+        let (lane, class) = match exempt {
+            true => (&mut self.exempt, self.limits.exempt()),
+            false => (&mut self.plain, self.limits.plain()),
+        };
+        if lane.allowance.use_up(bytes, class) {
+            // From here on the rate is another one.
+            self.refresh_at = now;
+        }
+        for bucket in lane.bucket.iter_mut().chain(&mut self.uplink) {
             bucket.take(bytes);
         }
         if let Some(since) = lane.waits_since.take() {
@@ -159,11 +174,8 @@ impl Shaper {
 
     /// Whether a frame may be taken from the tap now; if not, when.
     pub fn may_receive(&mut self, now: Nanos) -> Result<(), Nanos> {
-        let until = match &mut self.rx {
-            // How long the next is shows when it has been read: any debt is paid first.
-            Some(bucket) => bucket.check(1, now),
-            None => Ok(()),
-        };
+        // How long the next is shows when it has been read: any debt is paid first.
+        let until = check(self.rx.as_mut(), 1, now);
         self.counters.rx_waits += u64::from(until.is_err() && !self.rx_waits);
         self.rx_waits = until.is_err();
         until
@@ -177,13 +189,6 @@ impl Shaper {
         }
     }
 
-    fn lane(&mut self, exempt: bool) -> &mut Lane {
-        match exempt {
-            true => &mut self.exempt,
-            false => &mut self.plain,
-        }
-    }
-
     /// Finds rates anew.
     fn refresh(&mut self, now: Nanos) {
         self.refresh_at = now + REFRESH_EVERY;
@@ -193,10 +198,14 @@ impl Shaper {
             (&mut self.plain, limits.plain()),
             (&mut self.exempt, limits.exempt()),
         ] {
-            let rate = lane.rate(class, self.uplink_kbit, wall);
+            let rate = lane.rate(class, wall);
             let kbit = rate.map_or(0, |rate| rate / KBIT);
             set(&mut lane.bucket, rate, limits.burst_bytes(kbit), now);
         }
+        let uplink = self.uplink_kbit;
+        let uplink = uplink.map(|kbit| kbit.max(limits.guaranteed_kbit()));
+        let burst = limits.burst_bytes(uplink.unwrap_or(0));
+        set(&mut self.uplink, uplink.map(|kbit| kbit * KBIT), burst, now);
         let rx = limits.rx_max_kbit();
         let burst = limits.rx_burst_bytes(rx.unwrap_or(0));
         set(&mut self.rx, rx.map(|kbit| kbit * KBIT), burst, now);
@@ -204,8 +213,8 @@ impl Shaper {
 
     /// What may be sent at present, in kbit/s, if that is limited.
     pub fn kbit(&self) -> Option<u64> {
-        let bucket = self.plain.bucket.as_ref();
-        bucket.map(|bucket| bucket.rate() / KBIT)
+        let buckets = self.plain.bucket.iter().chain(&self.uplink);
+        buckets.map(|bucket| bucket.rate() / KBIT).min()
     }
 
     /// What was used of today's allowance.
@@ -219,8 +228,7 @@ impl Shaper {
 
     /// Bytes that may still be sent today, if that is limited.
     pub fn left_today(&self) -> Option<u64> {
-        let most = self.limits.plain().max_kbyte?;
-        Some((most << 10).saturating_sub(self.plain.allowance.used()))
+        self.plain.allowance.left(self.limits.plain())
     }
 
     /// What was done so far.
@@ -230,13 +238,29 @@ impl Shaper {
 }
 
 impl Lane {
+    /// Whether so many bytes may be sent now; if not, when.
+    fn check(&mut self, bytes: u64, class: &Class, now: Nanos) -> Result<(), Nanos> {
+        // Who has a minimum keeps it when the allowance is gone.
+        let left = self.allowance.left(class).filter(|_| class.min_kbit == 0);
+        if left.is_some_and(|left| left < bytes) {
+            return Err(now + LOOK_AGAIN);
+        }
+        check(self.bucket.as_mut(), bytes, now)
+    }
+
     /// Bytes in a second that may be sent, if that is limited.
-    fn rate(&mut self, class: &Class, uplink_kbit: Option<u64>, wall: Nanos) -> Option<u64> {
+    fn rate(&mut self, class: &Class, wall: Nanos) -> Option<u64> {
         let allowed = self.allowance.rate(class, wall);
-        let kbits = [class.max_kbit, uplink_kbit].into_iter().flatten();
-        let rate = kbits.map(|kbit| kbit * KBIT).chain(allowed).min()?;
+        let own = class.max_kbit.map(|kbit| kbit * KBIT);
+        let rate = own.into_iter().chain(allowed).min()?;
         Some(rate.max(class.min_kbit * KBIT))
     }
+}
+
+fn check(bucket: Option<&mut Bucket>, bytes: u64, now: Nanos) -> Result<(), Nanos> {
+    let until = bucket.map_or(Ok(()), |bucket| bucket.check(bytes, now));
+    // The rate may be higher soon.
+    until.map_err(|until| until.min(now + REFRESH_EVERY))
 }
 
 /// Gives a bucket its rate, or does away with it.

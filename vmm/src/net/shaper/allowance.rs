@@ -1,5 +1,6 @@
 //! What may be sent in a day, as PlanetLab had it: at any rate up to a threshold, and from there at
-//! the rate that makes the rest of the allowance last for the rest of the day.
+//! the rate that makes the rest of the allowance last for the rest of the day. Nothing is left when
+//! all is used: the caller sends no frame that is more than what is left.
 
 use crate::nanos::Nanos;
 use crate::spec::Class;
@@ -30,8 +31,19 @@ impl Allowance {
         Self { day, used }
     }
 
-    pub(super) fn use_up(&mut self, bytes: u64) {
+    /// Uses so many bytes. Whether that crossed the threshold.
+    pub(super) fn use_up(&mut self, bytes: u64, class: &Class) -> bool {
+        let before = self.used;
         self.used = self.used.saturating_add(bytes);
+        class
+            .threshold_bytes()
+            .is_some_and(|threshold| before < threshold && self.used >= threshold)
+    }
+
+    /// Bytes that may still be sent today, if that is limited.
+    pub(super) fn left(&self, class: &Class) -> Option<u64> {
+        let most = class.daily_bytes()?;
+        Some(most.saturating_sub(self.used))
     }
 
     pub(super) fn day(&self) -> u64 {
@@ -47,16 +59,19 @@ impl Allowance {
     pub(super) fn rate(&mut self, class: &Class, wall: Nanos) -> Option<u64> {
         let seconds = wall.0 / SECOND;
         let day = seconds / DAY;
-        // A clock that is set back does not give a day twice.
-        if day > self.day {
-            (self.day, self.used) = (day, 0);
+        if day != self.day {
+            // A clock that is set back does not give a day twice, but one that was far ahead must
+            // not keep the sliver silent until that day.
+            if day > self.day {
+                self.used = 0;
+            }
+            self.day = day;
         }
-        let most = class.max_kbyte? << 10;
-        let threshold = class.thresh_kbyte.map_or(most / 10 * 9, |kib| kib << 10);
-        if self.used < threshold {
+        let left = self.left(class)?;
+        if self.used < class.threshold_bytes()? {
             return None;
         }
-        let rest = ((self.day + 1) * DAY).saturating_sub(seconds).max(1);
-        Some(most.saturating_sub(self.used) / rest)
+        let rest = ((day + 1) * DAY).saturating_sub(seconds).max(1);
+        Some(left / rest)
     }
 }
