@@ -15,7 +15,7 @@ use crate::sched::place::Place;
 use crate::spec::MilliCpu;
 
 use rates::Filling;
-pub use rates::{Claim, rates};
+pub use rates::{Claim, rates, rates_of};
 
 /// What another sliver of the node has published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,7 +29,12 @@ const LEAST: f64 = 1e-9;
 /// the node's processors or, if that is less, the sum of the ceilings. Reserves that the node
 /// cannot honour are scaled down alike.
 pub fn rates(claims: &[Claim], processors: u32, out: &mut Vec<f64>) {
-    let filling = Filling::of(claims, processors);
+    rates_of(claims, f64::from(processors), out);
+}
+
+/// The same of so many processors, or of thousands of whatever else is to be shared out.
+pub fn rates_of(claims: &[Claim], capacity: f64, out: &mut Vec<f64>) {
+    let filling = Filling::of_capacity(claims, capacity);
     out.clear();
     out.extend(claims.iter().map(|claim| filling.rate(claim)));
 }
@@ -45,10 +50,14 @@ pub(super) struct Filling {
 
 impl Filling {
     pub(super) fn of(claims: &[Claim], processors: u32) -> Self {
+        Self::of_capacity(claims, f64::from(processors))
+    }
+
+    fn of_capacity(claims: &[Claim], most: f64) -> Self {
         let ceilings: f64 = claims.iter().map(ceiling).sum();
         let reserves: f64 = claims.iter().map(reserve).sum();
-        let capacity = f64::from(processors).min(ceilings);
-        let scale = (f64::from(processors) * (1.0 - UNRESERVED) / reserves).min(1.0);
+        let capacity = most.min(ceilings);
+        let scale = (most * (1.0 - UNRESERVED) / reserves).min(1.0);
         Self {
             scale,
             level: level(claims, capacity, scale),
