@@ -11,4 +11,5 @@ pub mod shaper;
 pub mod tap;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod uplink;
 pub mod wire;

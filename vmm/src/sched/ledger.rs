@@ -1,5 +1,6 @@
 //! The node's ledger: a file in which every sliver tells the others what it was promised, what it
-//! wants and what it has got, so that they can share the processors without anybody in the middle.
+//! wants and what it has got, so that they can share the processors and the uplink without anybody in
+//! the middle.
 //!
 //! Each sliver has a page that only it maps writable; it reads the others' through a descriptor
 //! opened for reading. What they say is checked each time it is read, and reading is bounded work
@@ -11,6 +12,7 @@ mod file;
 mod guard;
 mod layout;
 mod mapping;
+mod net;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -23,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::thread::futex;
 
-pub use error::{LedgerError, LedgerEvent, Refusal};
+pub use error::{Guaranteed, LedgerError, LedgerEvent, NetRefusal, Refusal};
 pub use file::is_in_memory;
 pub use layout::{Flaw, SLOTS};
 pub use view::{LedgerView, State, Statement, ViewError, ViewedEntry};
@@ -68,6 +70,7 @@ pub struct Ledger {
     pages: Pages,
     own: OwnPage,
     said: Mutex<Said>,
+    net: net::NetSaid,
 }
 
 /// What the own page says, for those who write it: what is there may have been changed by others.
@@ -126,6 +129,7 @@ impl Ledger {
             pages,
             own,
             said: Mutex::new(said),
+            net: net::NetSaid::default(),
             path,
         };
         Ok((ledger, event))
@@ -232,6 +236,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        self.leave_net();
         self.write(|record| {
             record.pid = 0;
             record.demand = 0;

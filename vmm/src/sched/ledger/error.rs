@@ -13,6 +13,9 @@ pub enum LedgerError {
     /// The node has promised too much already.
     #[error("{0}")]
     Refused(Refusal),
+    /// The uplink has been promised already.
+    #[error("{0}")]
+    NetRefused(NetRefusal),
     /// Something else is there.
     #[error("ledger {}: is {what}, not a file; name another", path.display())]
     NotAFile {
@@ -66,7 +69,7 @@ impl LedgerError {
     /// Whether the reserve is the reason: the node will not keep such a promise. Anything else only
     /// means that there is no ledger.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_))
+        matches!(self, Self::Refused(_) | Self::NetRefused(_))
     }
 
     pub(super) fn make(path: &Path, source: io::Error) -> Self {
@@ -110,6 +113,54 @@ impl fmt::Display for Refusal {
             percent(self.wanted.0.into()),
             percent(self.total.0.into()),
             percent(self.taken.0.into()),
+        )
+    }
+}
+
+/// A guarantee that an uplink cannot keep. Rates are in kbit/s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetRefusal {
+    /// Whose guarantees are too much.
+    pub to: Guaranteed,
+    /// What was asked for.
+    pub wanted: u64,
+    /// What the others have.
+    pub taken: u64,
+    /// What can be guaranteed in all.
+    pub total: u64,
+    /// What the uplink carries.
+    pub rate: u64,
+}
+
+/// Whose guarantees are added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guaranteed {
+    /// All slivers of the node.
+    ToAll,
+    /// Those of the same slice.
+    ToSlice,
+}
+
+impl fmt::Display for NetRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            wanted,
+            taken,
+            total,
+            rate,
+            ..
+        } = self;
+        let (what, others) = match self.to {
+            Guaranteed::ToAll => ("", "others have"),
+            Guaranteed::ToSlice => (" to one slice", "its other slivers have"),
+        };
+        write!(
+            f,
+            "net_min_rate: {wanted} kbit/s cannot be guaranteed: with the {taken} that {others}, \
+             the sum is {}, and of this uplink's {rate} kbit/s at most {total} can be \
+             guaranteed{what}; {} are left",
+            wanted + taken,
+            total.saturating_sub(*taken),
         )
     }
 }

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 use slice_abi::info::NAME_BYTES;
 use slice_abi::layout::MAX_VCPUS;
 
+use super::net::NetEntry;
 use crate::nanos::Nanos;
 use crate::sched::fair::Claim;
 use crate::sched::place::Place;
@@ -35,10 +36,10 @@ pub(super) const FILE_BYTES: usize = (SLOTS + 1) * PAGE;
 pub(super) const MAGIC: [u8; 8] = *b"slcledgr";
 
 /// Version of this layout.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// How often a reader tries to find an entry at rest.
-const ATTEMPTS: usize = 4;
+pub(super) const ATTEMPTS: usize = 4;
 
 /// An entry that wants to run and was not written for so long counts as idle: its writer is dead,
 /// stopped, or gets no processor anyway. The same holds for one from the future.
@@ -168,9 +169,10 @@ pub(super) struct Entry {
     updated: AtomicU64,
     until: AtomicU64,
     name: [AtomicU64; NAME_BYTES / 8],
+    net: NetEntry,
 }
 
-const _: () = assert!(NAME_BYTES == 64 && size_of::<Entry>() == 128);
+const _: () = assert!(NAME_BYTES == 64 && size_of::<Entry>() == 192);
 
 impl Entry {
     /// Writes it. `sequence` is the writer's own count, which nobody else can change.
@@ -247,6 +249,11 @@ impl Entry {
         self.pid.load(Relaxed) == pid
     }
 
+    /// What it says of traffic.
+    pub(super) fn net(&self) -> &NetEntry {
+        &self.net
+    }
+
     /// What its owner waits on.
     pub(super) fn word(&self) -> &AtomicU32 {
         &self.word
@@ -299,7 +306,8 @@ pub(super) unsafe fn header<'a>(page: NonNull<u8>) -> &'a Header {
 /// # Safety
 /// As for [`header`]; who writes to the entry has a page that may be written.
 pub(super) unsafe fn entry<'a>(page: NonNull<u8>, slot: usize) -> &'a Entry {
-    // SAFETY: as the caller says; the offset is a multiple of an entry's size, which divides a
-    // page, so that the entry lies in the page and is aligned.
+    // SAFETY: as the caller says; the offset is a multiple of an entry's size, which is one of its
+    // alignment, and less than as many of them as a page has room for, so that the entry lies in
+    // the page and is aligned.
     unsafe { page.add(entry_offset(slot)).cast().as_ref() }
 }

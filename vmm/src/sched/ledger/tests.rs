@@ -1,6 +1,7 @@
 //! Ledgers in directories of their own: slots, what rivals see, admission, files that are none.
 
 mod hostile;
+mod net;
 mod signals;
 
 use std::fs;
