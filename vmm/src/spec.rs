@@ -40,6 +40,7 @@ mod console;
 mod cpu;
 mod disk;
 pub(crate) mod fields;
+mod guard;
 mod kernel;
 mod mistakes;
 mod names;
@@ -56,6 +57,7 @@ pub use bandwidth::{
 pub use console::ConsoleSpec;
 pub use cpu::{Cap, CpuChange, CpuLimits, DEFAULT_PERIOD_MS, MAX_SHARE, MilliCpu, Percent};
 pub use disk::{DiskSpec, MAX_DISKS, MAX_SERIAL_BYTES};
+pub use guard::{GuardMode, GuardSpec};
 pub use kernel::{KernelConsole, KernelSpec, MAX_APPEND_BYTES, Protocol};
 pub(crate) use mistakes::told as mistakes_told;
 pub use mistakes::{Mistake, SpecError};
@@ -126,6 +128,7 @@ pub struct SliverSpec {
     network: Network,
     #[serde(flatten)]
     disk_limits: DiskLimits,
+    guard: GuardSpec,
 }
 
 impl SliverSpec {
@@ -172,6 +175,7 @@ impl SliverSpec {
         let cpu = CpuLimits::read(&mut fields, vcpus);
         let network = Network::read(&mut fields);
         let disk_limits = DiskLimits::read(&mut fields);
+        let guard = fields.object("guard", GuardSpec::read).unwrap_or_default();
         let mistakes = fields.finish();
         match (name, slice, owner, contact, image) {
             (Some(name), Some(slice), Some(owner), Some(contact), Some(image))
@@ -200,6 +204,7 @@ impl SliverSpec {
                     cpu,
                     network,
                     disk_limits,
+                    guard,
                 })
             }
             _ => Err(SpecError { mistakes }),
@@ -314,6 +319,11 @@ impl SliverSpec {
     /// What it is granted of its disks, all together.
     pub fn disk_limits(&self) -> &DiskLimits {
         &self.disk_limits
+    }
+
+    /// What its guard lets through.
+    pub fn guard(&self) -> &GuardSpec {
+        &self.guard
     }
 
     /// Memory that the balloon holds at the start, in MiB; less than there is.

@@ -9,8 +9,8 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// First bytes of a frame that are looked at: Ethernet, and the longest headers of IPv4 and TCP or
-/// a usual chain of IPv6's.
-pub const HEAD_BYTES: usize = 256;
+/// a usual chain of IPv6's, or what matters in the answer of a DHCP server.
+pub const HEAD_BYTES: usize = 512;
 
 /// Bytes of an Ethernet header.
 const ETHERNET_BYTES: usize = 14;
@@ -21,6 +21,8 @@ const MOST_EXTENSIONS: usize = 8;
 pub mod protocol {
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
@@ -64,6 +66,8 @@ pub enum Flaw {
     Length,
     /// A field has a value that its standard does not know.
     Field,
+    /// It says by which hosts it goes (RFC 791, 3.1; RFC 5095): its destination tells nothing.
+    Routed,
 }
 
 /// A datagram.
@@ -263,7 +267,13 @@ fn ipv4(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
     if header < 20 || total < header || at + total > frame_bytes {
         return Err(Flaw::Length);
     }
-    let offset = word(head, at + 6)? & 0x1fff;
+    if header > 20 && is_routed(head.get(at + 20..at + header).ok_or(Flaw::Short)?) {
+        return Err(Flaw::Routed);
+    }
+    let (offset, more) = (
+        word(head, at + 6)? & 0x1fff,
+        byte(head, at + 6)? & 0x20 != 0,
+    );
     let protocol = byte(head, at + 9)?;
     let (source, destination) = (address4(head, at + 12)?, address4(head, at + 16)?);
     let transport_at = at + header;
@@ -271,6 +281,9 @@ fn ipv4(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
         0 => transport(head, transport_at, at + total, protocol)?,
         _ => (Transport::Fragment, 0),
     };
+    if !more && offset == 0 && protocol == protocol::UDP {
+        whole_udp(head, transport_at, at + total)?;
+    }
     Ok(Datagram {
         source: source.into(),
         destination: destination.into(),
@@ -293,13 +306,16 @@ fn ipv6(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
         return Err(Flaw::Length);
     }
     let (source, destination) = (address6(head, at + 8)?, address6(head, at + 24)?);
-    let (mut next, mut here, mut later) = (byte(head, at + 6)?, at + 40, false);
+    let (mut next, mut here) = (byte(head, at + 6)?, at + 40);
+    let (mut later, mut more) = (false, false);
     for turn in 0.. {
-        // Hop by hop, routing and destination options; a fragment header; authentication.
+        // Hop by hop and destination options; routing; a fragment header; authentication.
         let bytes = match next {
-            0 | 43 | 60 => usize::from(byte(head, here + 1)?) * 8 + 8,
+            43 => return Err(Flaw::Routed),
+            0 | 60 => usize::from(byte(head, here + 1)?) * 8 + 8,
             44 => {
                 later |= word(head, here + 2)? & 0xfff8 != 0;
+                more |= word(head, here + 2)? & 1 != 0;
                 8
             }
             51 => usize::from(byte(head, here + 1)?) * 4 + 8,
@@ -318,6 +334,9 @@ fn ipv6(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
         false => transport(head, here, end, next)?,
         true => (Transport::Fragment, 0),
     };
+    if !more && !later && next == protocol::UDP {
+        whole_udp(head, here, end)?;
+    }
     Ok(Datagram {
         source: source.into(),
         destination: destination.into(),
@@ -327,6 +346,29 @@ fn ipv6(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
         ip_at: at,
         transport_at: here,
     })
+}
+
+/// Whether options of IPv4 say by which hosts it goes: loose or strict source routing.
+fn is_routed(mut options: &[u8]) -> bool {
+    loop {
+        match *options {
+            [131 | 137, ..] => return true,
+            [1, ..] => options = &options[1..],
+            [2..=255, len @ 2..=255, ..] if usize::from(len) <= options.len() => {
+                options = &options[len.into()..];
+            }
+            // The end of the list, or one that no host reads on.
+            _ => return false,
+        }
+    }
+}
+
+/// Checks that a datagram of UDP that is no fragment has all of its bytes.
+fn whole_udp(head: &[u8], at: usize, end: usize) -> Result<(), Flaw> {
+    match at + usize::from(word(head, at + 4)?) <= end {
+        true => Ok(()),
+        false => Err(Flaw::Length),
+    }
 }
 
 /// The header at `at` in a datagram that ends at `end`, and its bytes.

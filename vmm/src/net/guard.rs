@@ -1,0 +1,409 @@
+//! Judges what a sliver sends, so that it hurts nobody: PlanetLab's worst days were outgoing. Pure,
+//! and nothing is allocated for a packet but a place for a new destination, of which there are only
+//! so many.
+//!
+//! The source must be the sliver's own. What goes nowhere, or to all, is dropped; so is what a site,
+//! the node or whoever complained does not want. New flows, different destinations and ICMP have
+//! rates. What comes to the sliver is judged only for what slivers of a node have agreed on.
+
+mod answer;
+mod bogons;
+mod card;
+mod distinct;
+mod heard;
+mod lease;
+mod probes;
+mod reason;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::bucket::Bucket;
+use super::packet::{Datagram, Flaw, Kind, Packet, Transport, protocol};
+use super::prefix::{Prefix, PrefixSet};
+use crate::nanos::Nanos;
+use crate::spec::{GuardMode, GuardSpec};
+pub use card::Card;
+use distinct::Distinct;
+use heard::Heard;
+use probes::{Probed, Probes};
+use reason::Counts;
+pub use reason::Reason;
+
+/// Seconds' worth of ICMP, and of answers, that may come at once.
+const BURST_SECONDS: u64 = 10;
+
+/// Answers to the guest in a second.
+const ANSWERS: u64 = 10;
+
+/// Addresses told of long probes that wait to be taken, at most.
+const MOST_TOLD: usize = 64;
+
+/// What is done with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes.
+    Pass,
+    /// It does not.
+    Drop(Reason),
+}
+
+/// Where a datagram goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It keeps the card on its link.
+    Upkeep,
+    /// To a group, or all, that may be sent to.
+    Group,
+    /// To somebody on the card's link.
+    Link,
+    /// Elsewhere.
+    Far,
+}
+
+/// The guard of a sliver.
+#[derive(Debug)]
+pub struct Guard {
+    spec: GuardSpec,
+    cards: Vec<Card>,
+    bogons: PrefixSet,
+    reachable: PrefixSet,
+    multicast: PrefixSet,
+    allow: PrefixSet,
+    deny: PrefixSet,
+    do_not_contact: PrefixSet,
+    opt_in: PrefixSet,
+    node_prefixes: PrefixSet,
+    peers: PrefixSet,
+    flows: Bucket,
+    icmp: Bucket,
+    answers: Bucket,
+    destinations: Distinct,
+    heard: Heard,
+    probes: Probes,
+    dropped: Counts,
+    would_drop: Counts,
+    probed: Vec<IpAddr>,
+}
+
+impl Guard {
+    /// The guard that a spec asks for.
+    pub fn new(spec: &GuardSpec, cards: Vec<Card>) -> Self {
+        let rate = |per_second: u64| Bucket::new(per_second, per_second * BURST_SECONDS);
+        Self {
+            cards,
+            bogons: match spec.bogons() {
+                true => bogons::bogons(),
+                false => PrefixSet::default(),
+            },
+            reachable: PrefixSet::new(spec.reachable()),
+            multicast: PrefixSet::new(spec.multicast()),
+            allow: PrefixSet::new(spec.allow()),
+            deny: PrefixSet::new(spec.deny()),
+            do_not_contact: PrefixSet::new(spec.do_not_contact()),
+            opt_in: PrefixSet::new(spec.opt_in()),
+            node_prefixes: PrefixSet::new(spec.node_prefixes()),
+            peers: PrefixSet::new(spec.peers()),
+            flows: Bucket::new(spec.flows_per_second(), spec.flows_burst()),
+            icmp: rate(spec.icmp_per_second()),
+            answers: rate(ANSWERS),
+            destinations: Distinct::new(spec.destinations_per_hour()),
+            heard: Heard::new(),
+            probes: Probes::default(),
+            dropped: Counts::default(),
+            would_drop: Counts::default(),
+            probed: Vec::new(),
+            spec: spec.clone(),
+        }
+    }
+
+    /// Judges what the guest sends on a card. `known` tells whether it belongs to a flow that there
+    /// is already.
+    pub fn outgoing(&mut self, card: usize, packet: &Packet, known: bool, now: Nanos) -> Verdict {
+        if self.spec.mode() == GuardMode::Off {
+            return Verdict::Pass;
+        }
+        let judged = self.judge(card, packet, known, now);
+        self.done(judged)
+    }
+
+    /// Judges what has come for the guest.
+    pub fn incoming(&mut self, card: usize, packet: &Packet) -> Verdict {
+        let Kind::Ip(datagram) = &packet.kind else {
+            return Verdict::Pass;
+        };
+        if self.cards.get(card).is_none() || !self.is_other_sliver(datagram.source) {
+            if datagram.protocol != protocol::TCP {
+                self.heard.note(datagram.source);
+            }
+            return Verdict::Pass;
+        }
+        self.done(Err(Reason::OtherSliver))
+    }
+
+    /// Learns from what has come which address a DHCP server has given the guest. `head` is the
+    /// frame's first bytes.
+    pub fn learn(&mut self, card: usize, packet: &Packet, head: &[u8]) {
+        if let Some(card) = self.cards.get_mut(card) {
+            card.learn(packet, head);
+        }
+    }
+
+    fn done(&mut self, judged: Result<(), Reason>) -> Verdict {
+        match (judged, self.spec.mode()) {
+            (Ok(()), _) => Verdict::Pass,
+            (Err(reason), GuardMode::Enforce) => {
+                self.dropped.add(reason);
+                Verdict::Drop(reason)
+            }
+            (Err(reason), GuardMode::Report) => {
+                self.would_drop.add(reason);
+                Verdict::Pass
+            }
+            (Err(_), GuardMode::Off) => Verdict::Pass,
+        }
+    }
+
+    fn judge(
+        &mut self,
+        card: usize,
+        packet: &Packet,
+        known: bool,
+        now: Nanos,
+    ) -> Result<(), Reason> {
+        let Some(own) = self.cards.get_mut(card) else {
+            return Ok(());
+        };
+        if packet.source_mac != own.mac() {
+            return Err(Reason::ForgedMac);
+        }
+        match &packet.kind {
+            Kind::Malformed(Flaw::Length) => Err(Reason::BadLength),
+            Kind::Malformed(Flaw::Routed) => Err(Reason::SourceRouted),
+            Kind::Malformed(Flaw::Short | Flaw::Field) => Err(Reason::Malformed),
+            Kind::Other(_) => Err(Reason::Ethertype),
+            Kind::Arp(arp) => own.judge_arp(arp),
+            Kind::Ip(datagram) if own.asks_dhcp(datagram) => Ok(()),
+            Kind::Ip(datagram) => {
+                own.judge_source(datagram)?;
+                if has_port_zero(&datagram.transport) {
+                    return Err(Reason::PortZero);
+                }
+                let own = &self.cards[card];
+                let place = self.place(own, datagram, packet.destination_mac)?;
+                if place != Place::Upkeep {
+                    self.judge_destination(datagram.destination, place)?;
+                    self.judge_rates(datagram, place, known, now)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn place(&self, own: &Card, datagram: &Datagram, mac: [u8; 6]) -> Result<Place, Reason> {
+        let destination = datagram.destination;
+        if upkeep::is_upkeep(own, datagram)? {
+            return Ok(Place::Upkeep);
+        }
+        let is_broadcast = matches!(destination, IpAddr::V4(four) if own.is_broadcast(four));
+        match destination.is_multicast() {
+            _ if is_broadcast && self.spec.broadcast() => Ok(Place::Group),
+            true if self.multicast.contains(destination) => Ok(Place::Group),
+            true => Err(Reason::Multicast),
+            // An address of one in a frame to all reaches all, too (RFC 1122, 3.3.6).
+            false if is_broadcast || mac[0] & 1 != 0 => Err(Reason::Broadcast),
+            false if own.is_neighbour(destination) => Ok(Place::Link),
+            false => Ok(Place::Far),
+        }
+    }
+
+    fn judge_destination(&self, destination: IpAddr, place: Place) -> Result<(), Reason> {
+        self.judge_address(destination, place)?;
+        match translated(destination) {
+            Some(behind) => self.judge_address(behind, place),
+            None => Ok(()),
+        }
+    }
+
+    fn judge_address(&self, address: IpAddr, place: Place) -> Result<(), Reason> {
+        if self.do_not_contact.contains(address) {
+            return Err(Reason::DoNotContact);
+        }
+        if address.is_unspecified() {
+            return Err(Reason::Bogon);
+        }
+        if self.deny.contains(address) {
+            return Err(Reason::SiteDenied);
+        }
+        if place == Place::Far {
+            let agreed = self.peers.contains(address);
+            if !self.allow.is_empty() && !self.allow.contains(address) {
+                return Err(Reason::NotAllowed);
+            }
+            if self.bogons.contains(address) && !self.reachable.contains(address) && !agreed {
+                return Err(Reason::Bogon);
+            }
+        }
+        match self.is_other_sliver(address) {
+            true => Err(Reason::OtherSliver),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether an address may be of a sliver with which nothing was agreed.
+    fn is_other_sliver(&self, address: IpAddr) -> bool {
+        self.node_prefixes.contains(address)
+            && !self.peers.contains(address)
+            && !self.cards.iter().any(|card| card.is_gateway(address))
+    }
+
+    fn judge_rates(
+        &mut self,
+        datagram: &Datagram,
+        place: Place,
+        known: bool,
+        now: Nanos,
+    ) -> Result<(), Reason> {
+        let (destination, transport) = (datagram.destination, &datagram.transport);
+        let is_icmp = matches!(datagram.protocol, protocol::ICMP | protocol::ICMP6);
+        if is_icmp && self.icmp.available(now) == 0 {
+            return Err(Reason::IcmpRate);
+        }
+        // Replies have a flow already, which the other side began.
+        let is_answer = is_error(transport) && self.heard.has(destination);
+        let is_new = !known && !is_answer;
+        let is_far = place == Place::Far;
+        if is_new {
+            if self.flows.available(now) == 0 {
+                return Err(Reason::FlowRate);
+            }
+            if is_far && !self.destinations.allows(destination, now) {
+                return Err(Reason::Destinations);
+            }
+        }
+        if is_far && (is_new || is_probe(transport)) {
+            self.judge_probe(destination, now)?;
+        }
+        if is_icmp {
+            self.icmp.take(1);
+        }
+        if is_new {
+            self.flows.take(1);
+        }
+        Ok(())
+    }
+
+    fn judge_probe(&mut self, destination: IpAddr, now: Nanos) -> Result<(), Reason> {
+        let agreed = self.opt_in.contains(destination)
+            || self
+                .cards
+                .iter()
+                .any(|card| card.is_name_server(destination));
+        match self.probes.probe(destination, agreed, now) {
+            Probed::Pass => Ok(()),
+            Probed::Long => {
+                if self.probed.len() < MOST_TOLD {
+                    self.probed.push(destination);
+                }
+                Ok(())
+            }
+            Probed::Drop => Err(Reason::LongProbe),
+        }
+    }
+
+    /// Nothing goes to these prefixes from now on; and again to those that were blocked before, but
+    /// for the spec's own.
+    pub fn set_blocks(&mut self, blocks: &[Prefix]) {
+        let all: Vec<Prefix> = { self.spec.do_not_contact().iter() }
+            .chain(blocks)
+            .copied()
+            .collect();
+        self.do_not_contact = PrefixSet::new(&all);
+    }
+
+    /// Writes the frame that tells the guest why its packet was dropped, if there is to be one: how
+    /// many bytes it has. `head` is the packet's first bytes.
+    pub fn answer(
+        &mut self,
+        card: usize,
+        head: &[u8],
+        packet: &Packet,
+        now: Nanos,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let gateways = self.cards.get(card)?.gateways();
+        if self.answers.available(now) == 0 {
+            return None;
+        }
+        let len = answer::prohibited(head, packet, gateways, out)?;
+        self.answers.take(1);
+        Some(len)
+    }
+
+    /// Packets that were dropped, by reason.
+    pub fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.dropped.all()
+    }
+
+    /// Packets that would have been dropped if it did not only report, by reason.
+    pub fn would_drop(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.would_drop.all()
+    }
+
+    /// Destinations that were found to be probed for a day since this was last asked.
+    pub fn take_probed(&mut self) -> Vec<IpAddr> {
+        std::mem::take(&mut self.probed)
+    }
+}
+
+/// The IPv4 address that a translator makes of one for IPv6 (RFC 6052): what holds for one holds for
+/// the other.
+fn translated(address: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(six) = address else {
+        return None;
+    };
+    match six.octets() {
+        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => {
+            Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+        }
+        _ => None,
+    }
+}
+
+fn has_port_zero(transport: &Transport) -> bool {
+    match *transport {
+        Transport::Tcp {
+            source,
+            destination,
+            ..
+        }
+        | Transport::Udp {
+            source,
+            destination,
+        } => source == 0 || destination == 0,
+        _ => false,
+    }
+}
+
+/// Whether it asks for an answer, though its flow may be there.
+fn is_probe(transport: &Transport) -> bool {
+    const SYN_ACK: u8 = 0x12;
+    const SYN: u8 = 0x02;
+    match *transport {
+        Transport::Tcp { flags, .. } => flags & SYN_ACK == SYN,
+        Transport::Icmp { kind, .. } => kind == 8,
+        Transport::Icmp6 { kind, .. } => kind == 128,
+        _ => false,
+    }
+}
+
+/// Whether it tells that something else did not arrive (RFC 1122, 3.2.2; RFC 4443, 2.1).
+fn is_error(transport: &Transport) -> bool {
+    match *transport {
+        Transport::Icmp { kind, .. } => matches!(kind, 3 | 11 | 12),
+        Transport::Icmp6 { kind, .. } => kind < 128,
+        _ => false,
+    }
+}

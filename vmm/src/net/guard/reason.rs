@@ -1,0 +1,81 @@
+//! Why a packet is dropped, and how many were.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Why a packet is dropped.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Its name in counters and events.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The source is another card's hardware address.
+    ForgedMac = "forged_mac",
+    /// The source is not the sliver's address.
+    ForgedIp = "forged_ip",
+    /// ARP that speaks for another.
+    ForgedArp = "forged_arp",
+    /// Neighbour discovery or ICMP that speaks for another, or for a router.
+    ForgedNeighbour = "forged_neighbour",
+    /// Port 0.
+    PortZero = "port_zero",
+    /// To an address that is nobody's, or private.
+    Bogon = "bogon",
+    /// To a group that is not allowed.
+    Multicast = "multicast",
+    /// To all.
+    Broadcast = "broadcast",
+    /// Lengths contradict each other.
+    BadLength = "bad_length",
+    /// Headers make no sense.
+    Malformed = "malformed",
+    /// Its header says where it goes on the way.
+    SourceRouted = "source_routed",
+    /// Neither IP nor ARP.
+    Ethertype = "ethertype",
+    /// Too many new flows.
+    FlowRate = "flow_rate",
+    /// Too many different destinations.
+    Destinations = "destinations",
+    /// Too much ICMP.
+    IcmpRate = "icmp_rate",
+    /// Who is there does not want to be sent anything.
+    DoNotContact = "do_not_contact",
+    /// The site does not want it.
+    SiteDenied = "site_denied",
+    /// The site allows others only.
+    NotAllowed = "not_allowed",
+    /// To or from a sliver of this node that was not agreed on.
+    OtherSliver = "other_sliver",
+    /// Probed for two days: one packet a minute is left.
+    LongProbe = "long_probe",
+}
+
+/// A count for each reason.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts([u64; Reason::ALL.len()]);
+
+impl Counts {
+    pub(super) fn add(&mut self, reason: Reason) {
+        self.0[reason as usize] += 1;
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let reasons = Reason::ALL.iter().zip(&self.0);
+        reasons.map(|(reason, count)| (reason.as_str(), *count))
+    }
+}
