@@ -17,7 +17,7 @@ use super::input::Input;
 use super::output::Output;
 use super::virtio::backend::Backend;
 use super::virtio::balloon::Balloon;
-use super::virtio::block::Block;
+use super::virtio::block::{Block, SharedBudget};
 use super::virtio::console::Console;
 use super::virtio::net::{Net, net_config};
 use super::virtio::rng::Rng;
@@ -25,7 +25,7 @@ use super::virtio::vsock::{Vsock, VsockError};
 use crate::disk::{Disk, DiskError};
 use crate::net::tap::{Tap, TapError};
 use crate::seed;
-use crate::spec::{NetSpec, SEED_SERIAL, SliverSpec};
+use crate::spec::{DiskLimits, NetSpec, SEED_SERIAL, SliverSpec};
 
 /// What the devices of a sliver are connected to, beside what its spec names.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub struct Assembly {
     pub backends: Vec<Box<dyn Backend>>,
     /// Addresses of the network cards.
     pub nets: Vec<NetConfig>,
+    /// What holds for all of its disks together.
+    pub disk_budget: SharedBudget,
 }
 
 /// A device cannot be had.
@@ -90,22 +92,30 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
         nets.push(net_config(net, backends.len() as u32));
         backends.push(Box::new(Net::new(tap, net, format!("net{card}"))));
     }
+    let disk_budget = SharedBudget::new(spec.disk_limits());
     for (disk, spec) in spec.disks().iter().enumerate() {
         let file = Disk::open(spec).map_err(|problem| AssembleError::Disk { disk, problem })?;
         let tag = format!("disk{disk}");
-        backends.push(Box::new(Block::new(file, spec.serial(), &tag)));
+        let block = Block::new(file, spec.serial(), &tag);
+        backends.push(Box::new(block.limited(disk, spec.limits(), &disk_budget)));
     }
     if let Some(told) = spec.seed() {
         let files = seed::files(spec, told);
         let image = seed::image(&files).map_err(AssembleError::Seed)?;
         let disk = Disk::of_own_file(image, SEED_SERIAL);
         let disk = disk.map_err(AssembleError::SeedDisk)?;
-        backends.push(Box::new(Block::new(disk, SEED_SERIAL, SEED_SERIAL)));
+        let block = Block::new(disk, SEED_SERIAL, SEED_SERIAL);
+        let (number, own) = (spec.disks().len(), DiskLimits::default());
+        backends.push(Box::new(block.limited(number, &own, &disk_budget)));
     }
     if let Some(vsock) = spec.vsock() {
         backends.push(Box::new(Vsock::new(vsock)?));
     }
-    Ok(Assembly { backends, nets })
+    Ok(Assembly {
+        backends,
+        nets,
+        disk_budget,
+    })
 }
 
 /// The tap of network card `card`: handed in, or opened by its name.

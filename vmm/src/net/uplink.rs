@@ -12,7 +12,7 @@ mod tests;
 
 use crate::nanos::Nanos;
 use crate::sched::fair::{Claim, rates_of};
-use crate::spec::MilliCpu;
+use crate::spec::{MilliCpu, NetLimits, UplinkSpec};
 
 /// A rate in kbit/s.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +68,26 @@ pub struct Membership {
     pub rate: Kbit,
     /// What the sliver claims.
     pub claim: NetClaim,
+}
+
+impl Membership {
+    /// That of a sliver of `slice` with these limits.
+    pub fn of(uplink: &UplinkSpec, slice: &str, limits: &NetLimits) -> Self {
+        let rate = Kbit::saturating(uplink.kbit());
+        let classes = [limits.plain(), limits.exempt()];
+        let count = if limits.prefixes().is_empty() { 1 } else { 2 };
+        let most: Option<u64> = classes[..count].iter().map(|class| class.max_kbit).sum();
+        Self {
+            uplink: NameHash::of(uplink.interface()),
+            slice: NameHash::of(slice),
+            rate,
+            claim: NetClaim {
+                share: limits.share(),
+                min: Kbit::saturating(limits.guaranteed_kbit()),
+                max: most.map_or(rate, |most| rate.min(Kbit::saturating(most))),
+            },
+        }
+    }
 }
 
 /// A name, to be compared with others'; never 0.

@@ -6,6 +6,7 @@
 
 mod config;
 mod lane;
+mod limit;
 pub mod request;
 mod slots;
 mod tally;
@@ -19,6 +20,7 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
 };
 
+use self::limit::Throttle;
 use self::request::{
     Frame, HEADER_BYTES, LEAD_BYTES, Refusal, Request, Rules, SERIAL_BYTES, lead_bytes, parse,
 };
@@ -34,6 +36,9 @@ use crate::disk::Disk;
 use crate::disk::engine::{Engine, Target};
 use crate::kvm::memory::GuestRam;
 use crate::nanos::Nanos;
+use crate::spec::DiskLimits;
+
+pub use self::limit::{DiskBudget, SharedBudget};
 
 /// Descriptors of the queue, and requests at a time.
 const QUEUE_SIZE: u16 = 256;
@@ -54,6 +59,7 @@ pub struct Block {
     rules: Rules,
     target: Target,
     stage: Stage,
+    throttle: Throttle,
     /// The chain looked at.
     chain: Chain,
 }
@@ -75,6 +81,8 @@ enum Taken {
     Enough,
     /// No more requests can be done at a time.
     Full,
+    /// No more may be begun before this moment.
+    Throttled(Nanos),
 }
 
 impl Block {
@@ -96,7 +104,17 @@ impl Block {
             },
             target: disk.target().clone(),
             stage: Stage::Unused(Some(disk)),
+            throttle: Throttle::default(),
             chain: Chain::default(),
+        }
+    }
+
+    /// The same, as disk number `disk` of its sliver, with limits of its own and a part of those of
+    /// all disks.
+    pub fn limited(self, disk: usize, own: &DiskLimits, shared: &SharedBudget) -> Self {
+        Self {
+            throttle: Throttle::new(disk, own, shared.clone()),
+            ..self
         }
     }
 
@@ -125,6 +143,8 @@ impl Block {
             chain: &mut self.chain,
             rules: &self.rules,
             serial: &self.serial,
+            throttle: &mut self.throttle,
+            now,
             room: BATCH,
             bytes: BATCH_BYTES,
         };
@@ -134,7 +154,9 @@ impl Block {
             taker.give_back(port)?;
             let taken = taker.take(port);
             // Also what comes before a chain that is wrong.
-            if !taker.work.submit() {
+            let submitted = taker.work.submit();
+            taker.throttle.charge_bytes(taker.work.take_zeroed());
+            if !submitted {
                 return taken.map(|_| Progress::At(Nanos(now.0 + AGAIN_NS)));
             }
             let taken = taken?;
@@ -144,8 +166,10 @@ impl Block {
             if taker.work.engine().listen() {
                 taker.work.engine().ignore();
             } else if taker.work.ended.is_empty() {
-                return Ok(match taker.work.engine().in_flight() {
-                    0 => Progress::Done,
+                // Until a throttle's moment comes, what is done is told as when waiting.
+                return Ok(match (taken, taker.work.engine().in_flight()) {
+                    (Taken::Throttled(until), _) => Progress::At(until),
+                    (_, 0) => Progress::Done,
                     _ => Progress::Waiting,
                 });
             }
@@ -160,6 +184,8 @@ struct Taker<'a> {
     chain: &'a mut Chain,
     rules: &'a Rules,
     serial: &'a [u8; SERIAL_BYTES],
+    throttle: &'a mut Throttle,
+    now: Nanos,
     /// Chains that this batch may still take.
     room: usize,
     /// Bytes that they may still ask for.
@@ -182,6 +208,10 @@ impl Taker<'_> {
                 }
                 return Ok(Taken::All);
             }
+            if let Err(until) = self.throttle.check(self.now) {
+                port.unpop(1);
+                return Ok(Taken::Throttled(until));
+            }
             self.room -= 1;
             self.begin(port)?;
         }
@@ -193,16 +223,20 @@ impl Taker<'_> {
             return Err(port.fault(QueueError::Unanswerable));
         };
         let request = read_request(self.chain, frame, self.rules, ram);
-        match request.map_err(|error| port.fault(error))? {
+        let request = request.map_err(|error| port.fault(error))?;
+        let bytes = match request {
+            Ok(Request::Read(extent) | Request::Write(extent)) => extent.len,
+            _ => 0,
+        };
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.throttle.charge_request(bytes);
+        match request {
             Ok(Request::Serial) => {
                 write_at(self.chain, 0, ram, self.serial).map_err(|error| port.fault(error))?;
                 let written = SERIAL_BYTES as u32;
                 answer(port, self.chain, VIRTIO_BLK_S_OK as u8, written)
             }
             Ok(request) => {
-                if let Request::Read(extent) | Request::Write(extent) = request {
-                    self.bytes = self.bytes.saturating_sub(extent.len);
-                }
                 self.work.begin(self.chain, request, ram);
                 Ok(())
             }
@@ -293,6 +327,7 @@ impl Backend for Block {
     }
 
     fn stop(&mut self) -> bool {
+        self.throttle.reset();
         self.drained()
     }
 
@@ -311,9 +346,11 @@ impl Backend for Block {
     }
 
     fn counters(&self) -> Vec<Counter> {
-        match &self.stage {
+        let mut counters = match &self.stage {
             Stage::Unused(_) => Tally::default().counters(),
             Stage::Used(work) => work.counters(),
-        }
+        };
+        counters.push(("throttled", self.throttle.throttled()));
+        counters
     }
 }

@@ -1,10 +1,32 @@
 //! PlanetLab's examples, by slivers that look at each other's last word at different moments.
 
 use super::*;
+use crate::spec::SliverSpec;
 
 const UPLINK: Kbit = Kbit(10_000);
 const STEP_MS: u64 = 1;
 const LOOK_MS: u64 = 40;
+
+#[test]
+fn a_membership_is_what_the_spec_says() {
+    let spec = serde_json::json!({
+        "version": 1, "name": "a", "slice": "local_demo", "owner": "Ada",
+        "contact": "ada@example.org", "image": "hello",
+        "uplink": { "interface": "eth0", "rate": 10_000 },
+        "net_min_rate": 500, "net_share": 3, "net_max_rate": 4000,
+    });
+    let spec = SliverSpec::parse(spec.to_string().as_bytes()).expect("sound");
+    let uplink = spec.uplink().expect("named");
+    let membership = Membership::of(uplink, spec.slice(), spec.net_limits());
+    let claim = NetClaim {
+        share: 3,
+        min: Kbit(500),
+        max: Kbit(4000),
+    };
+    assert_eq!((membership.rate, membership.claim), (UPLINK, claim));
+    assert_eq!(membership.uplink, NameHash::of("eth0"));
+    assert_ne!(membership.uplink, NameHash::of("eth1"));
+}
 
 struct Sliver {
     claim: NetClaim,

@@ -19,7 +19,7 @@ use super::slots::Index;
 use super::work::Work;
 
 /// The most that is moved at once.
-const LANE_BYTES: u64 = 256 << 10;
+pub(super) const LANE_BYTES: u64 = 256 << 10;
 
 /// Where the lane's request is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

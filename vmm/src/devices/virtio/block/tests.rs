@@ -1,5 +1,6 @@
 mod fickle;
 mod guest;
+mod limits;
 mod load;
 
 use std::os::unix::fs::FileExt;

@@ -15,7 +15,7 @@ use crate::disk::aligned::Pages;
 use crate::disk::engine::{Completion, Engine, Extent, Job, Vectors};
 use crate::kvm::memory::GuestRam;
 
-use super::lane::{Lane, suits};
+use super::lane::{LANE_BYTES, Lane, suits};
 use super::request::{HEADER_BYTES, Request};
 use super::slots::{Index, Slots, ZeroBy};
 use super::tally::Tally;
@@ -55,6 +55,8 @@ pub(super) struct Work {
     /// What was not made durable may be lost, and the host would not say so again.
     sync_failed: Option<i32>,
     zeros: Option<Pages>,
+    /// Bytes of zeros that were written since somebody asked.
+    zeroed: u64,
     completions: Vec<Completion>,
 }
 
@@ -74,6 +76,7 @@ impl Work {
             to_sync: Vec::new(),
             sync_failed: None,
             zeros: None,
+            zeroed: 0,
             completions: Vec::new(),
         }
     }
@@ -122,6 +125,11 @@ impl Work {
         }
         self.completions = completions;
         any
+    }
+
+    /// Bytes of zeros that had to be written since this was asked last.
+    pub(super) fn take_zeroed(&mut self) -> u64 {
+        std::mem::take(&mut self.zeroed)
     }
 
     /// Forgets every request. Whether nothing uses guest memory any more; if something does, it is
@@ -210,12 +218,14 @@ impl Work {
         if let Some(alignment) = self.disk.direct()
             && !suits(alignment, left, &[], 0)
         {
+            self.zeroed += left.len.min(LANE_BYTES);
             return self.use_lane(index, left, alignment, ram);
         }
         self.lane.leave(index);
         let zeros = self.zeros.get_or_insert_with(|| Pages::new(ZERO_BYTES));
         let mut vectors = self.slots.get(index).room.begin::<FromGuest>(ram);
         let mut wanted = left.len.min(ZERO_BYTES as u64 * ZERO_REPEATS);
+        self.zeroed += wanted;
         while wanted > 0 {
             let part = wanted.min(ZERO_BYTES as u64);
             vectors.add_own(&zeros.bytes()[..part as usize]);

@@ -7,11 +7,12 @@ use virtio_bindings::virtio_blk::*;
 
 use super::fickle::Fickle;
 use crate::devices::virtio::backend::Backend;
-use crate::devices::virtio::block::Block;
+use crate::devices::virtio::block::{Block, SharedBudget};
 use crate::devices::virtio::testing::{DATA, Driver, Piece};
 use crate::disk::engine::pool::Pool;
 use crate::disk::tests::{demand_alignment, spec, temp_dir};
 use crate::disk::{Disk, DiskError};
+use crate::spec::DiskLimits;
 
 pub(super) const BYTES: u64 = 8 << 20;
 /// Memory of one request: its header, its status, and data on a page boundary.
@@ -77,6 +78,23 @@ pub(super) fn device(
     };
     let file = File::options().write(true).read(true).open(&path);
     Some((Box::new(block), file.unwrap()))
+}
+
+/// A guest with a usual disk, number `disk` of a sliver with this budget.
+pub(super) fn limited_guest(disk: usize, own: &DiskLimits, shared: &SharedBudget) -> Guest {
+    let dir = temp_dir();
+    let path = dir.path().join("disk.img");
+    let file = File::create_new(&path).unwrap();
+    file.set_len(BYTES).unwrap();
+    let spec = spec(&path, false, false);
+    let block = Block::new(Disk::open(&spec).unwrap(), spec.serial(), "disk0");
+    let backend = Box::new(block.limited(disk, own, shared));
+    Guest {
+        driver: Driver::with_features(backend, FEATURES),
+        file,
+        next: 0,
+        _dir: dir,
+    }
 }
 
 pub(super) fn guest(setting: Setting) -> Option<Guest> {
