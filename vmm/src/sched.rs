@@ -7,7 +7,7 @@ pub(crate) mod governor;
 pub mod ledger;
 pub mod place;
 pub mod preempt;
-pub(crate) mod quota;
+pub mod quota;
 pub(crate) mod seat;
 pub mod sim;
 mod turnstile;
