@@ -3,6 +3,7 @@
 //! Values that need more than a look (sizes, names, addresses) stay text here: the commands check
 //! them and report all that is wrong at once, not only the first.
 
+mod audit;
 mod examples;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+
+pub use audit::{
+    AuditArgs, BlockAddArgs, BlockArgs, BlockCommand, BlockRmArgs, EventsArgs, FlowsArgs,
+    RecordArgs,
+};
 
 /// Where the help of `run` tells what native images do not know.
 const KERNELS: &str = "Kernels";
@@ -60,6 +66,12 @@ pub enum Command {
     Traffic(TrafficArgs),
     /// Show what the slivers of this host use, again and again
     Top(TopArgs),
+    /// Tell who spoke with an address: the slice, its owner and the flows
+    Flows(FlowsArgs),
+    /// Let nobody send to an address any more, from now on
+    Block(BlockArgs),
+    /// Tell what happened: drops, caps that were reached, blocks, long probes
+    Events(EventsArgs),
     /// List the ledger's entries, and find those that do not tell the truth
     Ledger(LedgerArgs),
     /// Try the CPU scheduler with slivers that are only imagined
@@ -183,6 +195,9 @@ pub struct RunArgs {
     /// Put no control group around the monitor as a second fence
     #[arg(long, help_heading = PROCESSORS)]
     pub no_backstop: bool,
+    /// What becomes of its records.
+    #[command(flatten)]
+    pub record: RecordArgs,
     /// Print where the time went, and what was used, to stderr
     #[arg(long)]
     pub timing: bool,

@@ -3,13 +3,17 @@
 //! `slicectl` knows nothing of how a sliver works: it starts the monitor, one process for each
 //! sliver, speaks with it over sockets, and tells people what became of it.
 
+pub mod audit;
 pub mod backstop;
 pub mod backtrace;
+pub mod block;
 pub mod build;
 pub mod cargo;
 pub mod cli;
 pub mod client;
 pub mod doctor;
+pub mod events;
+pub mod flows;
 pub mod freshness;
 pub mod gdb;
 pub mod host;
@@ -30,6 +34,7 @@ pub mod signals;
 pub mod simulate;
 pub mod source_tree;
 pub mod steer;
+pub mod store;
 pub mod text;
 pub mod top;
 pub mod traffic;
@@ -65,6 +70,9 @@ pub fn main() -> ExitCode {
             Err(error) => return wrong_usage(&error),
         },
         Command::Top(args) => top::run(args),
+        Command::Flows(args) => flows::run(args),
+        Command::Block(args) => block::run(&args.command),
+        Command::Events(args) => events::run(args),
         Command::Ledger(args) => ledger::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Completions(args) => manual::completions(args),

@@ -14,14 +14,19 @@ pub fn group_name(gid: u32) -> Option<String> {
 
 /// `user@host`.
 pub fn contact(user: &str) -> String {
+    format!("{user}@{}", node())
+}
+
+/// The name of this host.
+pub fn node() -> String {
     let host = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
-    format!(
-        "{user}@{}",
-        if host.is_empty() { "localhost" } else { &host }
-    )
+    match host.is_empty() {
+        true => "localhost".to_owned(),
+        false => host,
+    }
 }
 
 /// The name of the account with this number in the text of a password or group file.

@@ -23,6 +23,7 @@ use serde::Serialize;
 use vmm::exit::{Exit, ExitKind, ExitRecord};
 use vmm::spec::{Protocol, SliverSpec};
 
+use crate::audit::collector::{Collector, Settings as Collected};
 use crate::backstop::{Backstop, Fenced};
 use crate::cli::RunArgs;
 use crate::doctor::facts::Processor;
@@ -32,9 +33,10 @@ use crate::network::{self, Network};
 use crate::problem::{Failure, MONITOR, Problem, STOPPED, USAGE};
 use crate::report::{self, say};
 use crate::signals::EndSignals;
+use crate::store::Retention;
 use crate::text::shell_word;
 use crate::units::format_duration;
-use crate::{backtrace, host, kvm, person, rundir};
+use crate::{audit, backtrace, host, kvm, person, rundir};
 
 #[cfg(test)]
 pub(crate) use kind::tests::bzimage as bzimage_for_tests;
@@ -103,6 +105,8 @@ struct Run {
     network: Network,
     console: Option<Writer>,
     backstop: bool,
+    audit: Option<PathBuf>,
+    retention: Retention,
     timing: bool,
     json: bool,
 }
@@ -131,6 +135,7 @@ impl Run {
             Err(_) => Kind::Unknown.into(),
         };
         let plan = plan::check(args, &look, &around)?;
+        let retention = audit::retention(&args.record)?;
         let root = rundir::root();
         rundir::check_socket_path(&root, &plan.name)
             .map_err(|problem| Failure::new(USAGE, vec![problem]))?;
@@ -160,6 +165,8 @@ impl Run {
             signals,
             monitor,
             ledger: ledger(args.ledger.as_deref(), &root),
+            audit: audit::path(args.record.audit.as_deref(), &root),
+            retention,
             root,
             core,
             gdb,
@@ -205,11 +212,13 @@ impl Run {
         let watch = Watch::new(&mut monitor, &self.signals, window.as_ref(), limit);
         let mut server = None;
         let mut backstop = None;
+        let mut collector = None;
         let image = self.spec.image();
         let end = watch.until_end(|control| {
             backstop = self
                 .backstop
                 .then(|| Backstop::begin(self.fenced(pid, control)));
+            collector = self.collected(control).map(Collector::begin);
             if let Some(listener) = &self.gdb {
                 match gdb::serve(listener, control, image, self.spec.vcpus()) {
                     Ok(serving) => server = Some(serving),
@@ -223,6 +232,7 @@ impl Run {
         });
         drop(keyboard);
         drop(backstop);
+        drop(collector);
         let by_monitor = matches!(end, End::Recorded(_));
         if !by_monitor {
             rundir::remove_leftover(&self.root, self.spec.name());
@@ -282,6 +292,18 @@ impl Run {
             limits: *self.spec.cpu(),
             vcpus: self.spec.vcpus(),
         }
+    }
+
+    /// What is written down of a sliver that can speak with others.
+    fn collected(&self, control: &Path) -> Option<Collected> {
+        let audit = self.audit.clone()?;
+        (!self.spec.nets().is_empty()).then(|| Collected {
+            control: control.to_owned(),
+            who: audit::identity(&self.spec),
+            audit,
+            retention: self.retention,
+            used: Default::default(),
+        })
     }
 
     /// The window that the console is shown in, if it is in one whose changes can be heard of.

@@ -19,6 +19,9 @@ use vmm::spec::SliverName;
 
 use crate::problem::Problem;
 
+/// The run directory of root.
+const ROOT_DIR: &str = "/run/slicevisor";
+
 /// Names the directory to use instead of the usual one.
 pub const RUN_DIR_VARIABLE: &str = "SLICEVISOR_RUN_DIR";
 
@@ -30,6 +33,9 @@ pub const EXIT_RECORD: &str = "exit.json";
 
 /// The ledger in which slivers share the processors. No sliver's name begins with a dot.
 pub const LEDGER: &str = ".ledger";
+
+/// The audit of a run directory that is not root's usual one.
+const AUDIT: &str = ".audit.sqlite";
 
 /// The longest path a socket can be bound to (`sun_path` holds 108 bytes with the terminator).
 const MAX_SOCKET_PATH: usize = 107;
@@ -50,7 +56,7 @@ pub fn root() -> PathBuf {
 fn usual_root() -> PathBuf {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/run/slicevisor");
+        return PathBuf::from(ROOT_DIR);
     }
     match variable("XDG_RUNTIME_DIR") {
         Some(dir) => Path::new(&dir).join("slicevisor"),
@@ -107,6 +113,15 @@ pub fn ledger_path(root: &Path) -> Option<PathBuf> {
     }
     let uid = rustix::process::geteuid().as_raw();
     (root == usual_root()).then(|| PathBuf::from(format!("/dev/shm/slicevisor-{uid}.ledger")))
+}
+
+/// Path of the audit of the slivers in `root`. It outlives the host's next start only for root's
+/// usual directory, which has a place on a disk.
+pub fn audit_path(root: &Path) -> PathBuf {
+    match root == Path::new(ROOT_DIR) {
+        true => PathBuf::from("/var/lib/slicevisor/audit.sqlite"),
+        false => root.join(AUDIT),
+    }
 }
 
 /// Names of the slivers that have a control socket in `root`, sorted.

@@ -1,5 +1,7 @@
 //! Examples and longer explanations at the end of each command's help.
 
+pub(super) mod audit;
+
 pub(super) const TOP: &str = "\
 Examples:
   slicectl doctor                     check this host
