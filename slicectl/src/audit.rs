@@ -1,6 +1,7 @@
 //! Where the audit of a host is, and what fills it while slivers run.
 
 pub mod collector;
+pub mod ipfix;
 pub mod time;
 
 use std::path::{Path, PathBuf};

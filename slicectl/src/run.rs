@@ -107,6 +107,7 @@ struct Run {
     backstop: bool,
     audit: Option<PathBuf>,
     retention: Retention,
+    ipfix: Option<String>,
     timing: bool,
     json: bool,
 }
@@ -167,6 +168,7 @@ impl Run {
             ledger: ledger(args.ledger.as_deref(), &root),
             audit: audit::path(args.record.audit.as_deref(), &root),
             retention,
+            ipfix: args.record.ipfix.clone(),
             root,
             core,
             gdb,
@@ -302,6 +304,7 @@ impl Run {
             who: audit::identity(&self.spec),
             audit,
             retention: self.retention,
+            ipfix: self.ipfix.clone(),
             used: Default::default(),
         })
     }

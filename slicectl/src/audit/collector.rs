@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use vmm::control::proto::{Answer, EventBatch, FlowBatch, LostFlows, NetStatus, Op};
 use vmm::net::prefix::Prefix;
 
+use super::ipfix::Exporter;
 use crate::client::{Client, ClientError, nonsense};
 use crate::problem::Problem;
 use crate::report::say;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub audit: PathBuf,
     /// What is kept there.
     pub retention: Retention,
+    /// Where records go besides, `HOST:PORT`.
+    pub ipfix: Option<String>,
     /// What the slice had used when the sliver began, as the monitor was told: day, and amount.
     pub used: (u64, Used),
 }
@@ -133,6 +136,7 @@ struct Work {
     lost: LostFlows,
     used: (u64, Used),
     blocks: Option<Vec<Prefix>>,
+    exporter: Option<Exporter>,
     rotated_at: Option<Instant>,
     /// Whether the monitor will not tell, which was said.
     is_refused: bool,
@@ -142,8 +146,18 @@ struct Work {
 
 impl Work {
     fn new(settings: Settings) -> Self {
+        let name = &settings.who.name;
+        let exporter = settings.ipfix.as_deref().and_then(|collector| {
+            Exporter::to(collector, domain(name))
+                .map_err(|error| {
+                    let why = format!("flows of {name} are not exported: {error}");
+                    say(Problem::new(format!("--ipfix {collector}"), why));
+                })
+                .ok()
+        });
         Self {
             used: settings.used,
+            exporter,
             settings,
             store: None,
             client: None,
@@ -239,6 +253,10 @@ impl Work {
         let new = batch.records.get(known..).unwrap_or_default();
         let who = self.settings.who.clone();
         self.store()?.add_flows(&who, new)?;
+        if let Some(exporter) = &mut self.exporter {
+            // As with all of UDP: what is refused now is lost, and the audit has it.
+            let _ = exporter.send(new, now_ms());
+        }
         self.acknowledged = self
             .acknowledged
             .max(batch.first + batch.records.len() as u64);
@@ -354,4 +372,11 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// A number for a sliver's name, the same each time (FNV-1a).
+fn domain(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }

@@ -143,4 +143,7 @@ pub struct RecordArgs {
     /// How large the audit may become before the oldest goes [default: 4G]
     #[arg(long, value_name = "SIZE", help_heading = AUDIT)]
     pub audit_size: Option<String>,
+    /// Send records of flows to this collector, too (IPFIX over UDP)
+    #[arg(long, value_name = "HOST:PORT", help_heading = AUDIT)]
+    pub ipfix: Option<String>,
 }
