@@ -245,6 +245,35 @@ const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         metrics: &[
             Metric {
+                name: "guard-tcp-send",
+                unit: "s/GiB",
+                peer: "no guard, no flows",
+                bar: Bar::Ratio(1.111),
+            },
+            Metric {
+                name: "guard-tcp-receive",
+                unit: "s/GiB",
+                peer: "no guard, no flows",
+                bar: Bar::Ratio(1.111),
+            },
+            Metric {
+                name: "guard-tcp-send-offloads",
+                unit: "s/GiB",
+                peer: "no guard, no flows",
+                bar: Bar::Ratio(1.111),
+            },
+            Metric {
+                name: "guard-tcp-receive-offloads",
+                unit: "s/GiB",
+                peer: "no guard, no flows",
+                bar: Bar::Ratio(1.111),
+            },
+        ],
+        run: net::guarded,
+    },
+    Experiment {
+        metrics: &[
+            Metric {
                 name: "disk-random-read-1",
                 unit: "us/op",
                 peer: "fio",

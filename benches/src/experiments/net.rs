@@ -2,7 +2,8 @@
 //! long a byte takes there and back; and how often the guest leaves for a packet.
 //!
 //! Ours and the peer run in the same namespace, over a tap and over a veth pair with the same MTU.
-//! Throughput is told as seconds for a GiB, so that less is better, as everywhere.
+//! Throughput is told as seconds for a GiB, so that less is better, as everywhere. And what a guard
+//! and the records of flows take from it, next to a slice that has neither.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -19,8 +20,9 @@ use crate::lab::{Lab, Sliver, progress_done};
 use crate::metrics::Samples;
 use crate::netns::{Namespace, without_offloads};
 
-/// Name of the sliver.
+/// Name of the sliver, and of one that is watched.
 const NAME: &str = "net";
+const GUARDED: &str = "net-guarded";
 /// Where the guest serves.
 const GUEST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2)), 9000);
 /// Where the peer serves.
@@ -66,6 +68,11 @@ struct Bench {
 
 impl Bench {
     fn new(lab: &Lab, offloads: bool) -> Result<Self> {
+        Self::with(lab, NAME, offloads, json!({}))
+    }
+
+    /// The same with another name, and with these fields in its spec.
+    fn with(lab: &Lab, name: &str, offloads: bool, mut fields: Value) -> Result<Self> {
         let (ours, peers) = (Namespace::new()?, Namespace::new()?);
         ours.ip("tuntap add tap0 mode tap vnet_hdr")?;
         ours.ip("addr add 10.77.0.1/24 dev tap0")?;
@@ -98,7 +105,8 @@ impl Bench {
         });
         let args = ["--listen", &GUEST.port().to_string()];
         let image = artifacts::image("blast");
-        let spec = lab.spec_with(NAME, image, &args, json!({ "nets": [card] }))?;
+        fields["nets"] = json!([card]);
+        let spec = lab.spec_with(name, image, &args, fields)?;
         let sliver = ours.inside(|| lab.start_sliver(&spec))?;
         sliver.wait_for_output()?;
         Ok(Self {
@@ -227,6 +235,30 @@ pub(crate) fn plain(lab: &mut Lab) -> Result<Vec<Samples>> {
 pub(crate) fn offloaded(lab: &mut Lab) -> Result<Vec<Samples>> {
     let bench = Bench::new(lab, true)?;
     throughput(lab, &bench)
+}
+
+/// With offloads and without: a slice with a guard, next to one without.
+pub(crate) fn guarded(lab: &mut Lab) -> Result<Vec<Samples>> {
+    let pairs = lab.pairs.min(if lab.quick { 4 } else { 10 });
+    let length = Duration::from_secs(1);
+    let mut samples = Vec::new();
+    for offloads in [false, true] {
+        let watched = Bench::with(lab, GUARDED, offloads, json!({ "guard": {} }))?;
+        let free = Bench::new(lab, offloads)?;
+        for (what, mode) in [
+            ("TCP from a slice with a guard", Mode::Source),
+            ("TCP to a slice with a guard", Mode::Sink),
+        ] {
+            let quads = lab.interleave(
+                what,
+                pairs,
+                |_| watched.ours(mode, length),
+                |_| free.ours(mode, length),
+            )?;
+            samples.push(paired(&quads));
+        }
+    }
+    Ok(samples)
 }
 
 fn throughput(lab: &mut Lab, bench: &Bench) -> Result<Vec<Samples>> {
