@@ -8,6 +8,7 @@ pub(crate) mod flood;
 pub(crate) mod idle;
 pub(crate) mod legacy;
 pub(crate) mod net;
+pub(crate) mod per_packet;
 pub(crate) mod qemu;
 pub(crate) mod rate;
 pub(crate) mod shape;

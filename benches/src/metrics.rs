@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::experiments::{
-    compute, cpu, disk, first_byte, flood, idle, legacy, net, qemu, rate, shape, start, uplink,
+    compute, cpu, disk, first_byte, flood, idle, legacy, net, per_packet, qemu, rate, shape, start,
+    uplink,
 };
 use crate::lab::Lab;
 use crate::stats::Quad;
@@ -63,9 +64,14 @@ pub(crate) struct Experiment {
 
 /// Everything there is.
 pub(crate) fn experiments() -> impl Iterator<Item = &'static Experiment> {
-    let limits = [shape::EXPERIMENTS, flood::EXPERIMENTS, uplink::EXPERIMENTS]
-        .into_iter()
-        .flatten();
+    let limits = [
+        shape::EXPERIMENTS,
+        flood::EXPERIMENTS,
+        per_packet::EXPERIMENTS,
+        uplink::EXPERIMENTS,
+    ]
+    .into_iter()
+    .flatten();
     EXPERIMENTS.iter().chain(cpu::experiments()).chain(limits)
 }
 
@@ -247,25 +253,25 @@ const EXPERIMENTS: &[Experiment] = &[
             Metric {
                 name: "guard-tcp-send",
                 unit: "s/GiB",
-                peer: "no guard, no flows",
+                peer: "no guard",
                 bar: Bar::Ratio(1.111),
             },
             Metric {
                 name: "guard-tcp-receive",
                 unit: "s/GiB",
-                peer: "no guard, no flows",
+                peer: "no guard",
                 bar: Bar::Ratio(1.111),
             },
             Metric {
                 name: "guard-tcp-send-offloads",
                 unit: "s/GiB",
-                peer: "no guard, no flows",
+                peer: "no guard",
                 bar: Bar::Ratio(1.111),
             },
             Metric {
                 name: "guard-tcp-receive-offloads",
                 unit: "s/GiB",
-                peer: "no guard, no flows",
+                peer: "no guard",
                 bar: Bar::Ratio(1.111),
             },
         ],

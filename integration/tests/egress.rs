@@ -33,6 +33,7 @@ const WRONG: &[(&str, &str)] = &[
     ("forged-far-ip", "a forged address"),
     ("to-multicast", "a packet to many"),
     ("to-everybody", "a packet to many"),
+    ("to-one-through-everybody", "a packet to many"),
     ("forged-arp", "a forged address in ARP"),
     ("forged-arp-mac", "a forged address in ARP"),
     ("forged-neighbour", "a forged neighbour"),
@@ -74,7 +75,7 @@ fn without_a_guard_everything_leaves_but_forged_hardware_addresses() {
     needs_kvm!();
     let mut kinds: Vec<_> = WRONG.iter().map(|(kind, _)| *kind).collect();
     kinds.push("forged-mac");
-    let outside = outside_of(&kinds, json!({}));
+    let outside = outside_of(&kinds, guard(json!({ "mode": "off" })));
     assert_eq!(outside.forbidden(), expected(WRONG));
     assert_eq!(outside.allowed(), HONEST.len() * COUNT);
 }
@@ -83,7 +84,7 @@ fn without_a_guard_everything_leaves_but_forged_hardware_addresses() {
 fn without_a_guard_probes_of_all_pairs_leave_the_node() {
     needs_kvm!();
     let guests = probers(4);
-    for (ended, outside) in run_on_node(&guests, &json!({})) {
+    for (ended, outside) in run_on_node(&guests, &guard(json!({ "mode": "off" }))) {
         ended.assert_exited(0);
         assert_eq!(outside.forbidden(), BTreeMap::new());
         // Every frame is of a flow of its own.
@@ -103,4 +104,9 @@ fn probers(count: u8) -> Vec<(Card, Sliver)> {
             (card, Sliver::bare("egress").args(args).memory_mib(16))
         })
         .collect()
+}
+
+/// A guard with these members.
+fn guard(members: Value) -> Value {
+    json!({ "guard": members })
 }

@@ -99,6 +99,7 @@ fn flood(lab: &Lab, limited: bool) -> Result<Flood> {
     let mut fields = json!({
         "nets": [{ "tap": "tap0", "ipv4": "10.0.0.2/24", "gateway4": "10.0.0.1" }],
         "net_rx_max_rate": 10_000_000,
+        "guard": { "mode": "off" },
     });
     if limited {
         fields["net_rx_max_rate"] = json!(LIMIT);

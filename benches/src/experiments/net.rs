@@ -3,7 +3,7 @@
 //!
 //! Ours and the peer run in the same namespace, over a tap and over a veth pair with the same MTU.
 //! Throughput is told as seconds for a GiB, so that less is better, as everywhere. And what a guard
-//! and the records of flows take from it, next to a slice that has neither.
+//! takes from it, next to a slice that has none.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -244,7 +244,7 @@ pub(crate) fn guarded(lab: &mut Lab) -> Result<Vec<Samples>> {
     let mut samples = Vec::new();
     for offloads in [false, true] {
         let watched = Bench::with(lab, GUARDED, offloads, json!({ "guard": {} }))?;
-        let free = Bench::new(lab, offloads)?;
+        let free = Bench::with(lab, NAME, offloads, json!({ "guard": { "mode": "off" } }))?;
         for (what, mode) in [
             ("TCP from a slice with a guard", Mode::Source),
             ("TCP to a slice with a guard", Mode::Sink),

@@ -90,8 +90,14 @@ impl Packets {
             b"forged-arp-mac" => self.arp(GATEWAY, own),
             b"forged-neighbour" => self.neighbour(),
             b"other-ethertype" => self.ethernet(GATEWAY, ETHER_OTHER),
-            b"forged-mac" | b"length-beyond-end" | b"length-too-short" | b"udp-length-wrong"
-            | b"header-too-long" | b"header-too-short" | b"wrong-version" => self.udp(HERE, THERE),
+            b"forged-mac"
+            | b"to-one-through-everybody"
+            | b"length-beyond-end"
+            | b"length-too-short"
+            | b"udp-length-wrong"
+            | b"header-too-long"
+            | b"header-too-short"
+            | b"wrong-version" => self.udp(HERE, THERE),
             _ => return None,
         };
         let ip = HEADER + ETHERNET;
@@ -106,7 +112,9 @@ impl Packets {
             b"to-multicast" => {
                 frame.bytes[HEADER..HEADER + 6].copy_from_slice(&[1, 0, 0x5e, 0, 0, 251]);
             }
-            b"to-everybody" => frame.bytes[HEADER..HEADER + 6].copy_from_slice(&EVERYBODY),
+            b"to-everybody" | b"to-one-through-everybody" => {
+                frame.bytes[HEADER..HEADER + 6].copy_from_slice(&EVERYBODY)
+            }
             _ => return Some(frame),
         }
         frame.sum_header();
