@@ -216,7 +216,7 @@ impl Run {
         let mut backstop = None;
         let mut collector = None;
         let image = self.spec.image();
-        let end = watch.until_end(|control| {
+        let (end, traffic) = watch.until_end(|control| {
             backstop = self
                 .backstop
                 .then(|| Backstop::begin(self.fenced(pid, control)));
@@ -234,7 +234,7 @@ impl Run {
         });
         drop(keyboard);
         drop(backstop);
-        drop(collector);
+        let collected = collector.map(|collector: Collector| collector.finish(traffic));
         let by_monitor = matches!(end, End::Recorded(_));
         if !by_monitor {
             rundir::remove_leftover(&self.root, self.spec.name());
@@ -249,7 +249,7 @@ impl Run {
         {
             say(line);
         }
-        let overhead = self.tell(&record);
+        let overhead = self.tell(&record) + collected.unwrap_or_default();
         Ok(Outcome { record, overhead })
     }
 

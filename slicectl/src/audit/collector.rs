@@ -2,18 +2,23 @@
 //!
 //! A record is acknowledged to the monitor only when it is on the disk: what cannot be stored stays
 //! with the monitor, which counts what it has no room for, or lets nothing pass, as it was told. Also
-//! keeps the sliver's blocks what the audit says they are, and ends those whose time is over.
+//! keeps the sliver's blocks what the audit says they are, and ends those whose time is over. A monitor
+//! tells at its end what nobody has taken yet; one that was killed does not, which becomes an event.
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vmm::control::proto::{Answer, EventBatch, FlowBatch, LostFlows, NetStatus, Op};
+use vmm::control::proto::{Answer, EventBatch, FlowBatch, LastTraffic, LostFlows, NetStatus, Op};
 use vmm::net::prefix::Prefix;
 
 use super::ipfix::Exporter;
 use crate::client::{Client, ClientError, nonsense};
+use crate::network::processor_time;
 use crate::problem::Problem;
 use crate::report::say;
 use crate::store::{Identity, Retention, Store, StoreError, Used, now_ms};
@@ -32,6 +37,10 @@ const MOST_BATCHES: usize = 64;
 
 /// How often what is too old or too much is removed.
 const ROTATE_EVERY: Duration = Duration::from_secs(60);
+
+/// Somebody else may have told the monitor of older blocks after this did of newer ones: so many
+/// looks later they are told again.
+const PUSH_EVERY: u32 = 10;
 
 /// How often the same trouble is told again.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -53,36 +62,28 @@ pub struct Settings {
     pub used: (u64, Used),
 }
 
-/// What a monitor tells at last.
-#[derive(Debug, Clone, Default)]
-pub struct Rest {
-    /// Flows that nobody has acknowledged.
-    pub flows: FlowBatch,
-    /// Events.
-    pub events: EventBatch,
-    /// What was used.
-    pub net: Option<NetStatus>,
-}
-
 /// A collector at work. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Collector {
-    end: Option<Sender<Rest>>,
-    thread: Option<JoinHandle<()>>,
+    end: Option<Sender<Vec<LastTraffic>>>,
+    thread: Option<JoinHandle<Duration>>,
 }
 
 impl Collector {
     /// Begins to collect.
     pub fn begin(settings: Settings) -> Self {
-        let (end, ended) = channel();
+        let (end, ended) = channel::<Vec<LastTraffic>>();
         let work = move || {
             let mut work = Work::new(settings);
             loop {
                 work.look();
                 match ended.recv_timeout(INTERVAL) {
                     Err(RecvTimeoutError::Timeout) => {}
-                    Ok(rest) => return work.finish(&rest),
-                    Err(RecvTimeoutError::Disconnected) => return,
+                    Ok(last) => {
+                        work.finish(&last);
+                        return processor_time();
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return processor_time(),
                 }
             }
         };
@@ -100,12 +101,14 @@ impl Collector {
         }
     }
 
-    /// Stores the rest and ends.
-    pub fn finish(mut self, rest: Rest) {
+    /// Stores what the monitor has told last, and ends; the processor time that all of it took.
+    pub fn finish(mut self, last: Vec<LastTraffic>) -> Duration {
         if let Some(end) = self.end.take() {
             // A collector that has ended has said why.
-            let _ = end.send(rest);
+            let _ = end.send(last);
         }
+        let thread = self.thread.take();
+        thread.map_or(Duration::ZERO, |thread| thread.join().unwrap_or_default())
     }
 }
 
@@ -137,6 +140,8 @@ struct Work {
     used: (u64, Used),
     blocks: Option<Vec<Prefix>>,
     exporter: Option<Exporter>,
+    /// Looks since blocks were told.
+    pushed_ago: u32,
     rotated_at: Option<Instant>,
     /// Whether the monitor will not tell, which was said.
     is_refused: bool,
@@ -165,6 +170,7 @@ impl Work {
             last_event: 0,
             lost: LostFlows::default(),
             blocks: None,
+            pushed_ago: 0,
             rotated_at: None,
             is_refused: false,
             failing: None,
@@ -225,25 +231,34 @@ impl Work {
     }
 
     /// Stores what the monitor told at last.
-    fn finish(&mut self, rest: &Rest) {
-        let stored = self
-            .store_flows(&rest.flows)
-            .and_then(|()| self.store_events(&rest.events))
-            .and_then(|()| match &rest.net {
-                Some(net) => self.store_usage(net),
-                None => Ok(()),
-            });
+    fn finish(&mut self, last: &[LastTraffic]) {
+        let stored = match last {
+            [] => self.note_silence(),
+            pieces => pieces.iter().try_for_each(|piece| self.store_last(piece)),
+        };
         if let Err(error) = stored {
-            let error = error.to_string();
-            let lost = rest.flows.records.len();
-            say(Problem::new(
-                "audit",
-                format!(
-                    "{lost} records of {} are lost: {error}",
-                    self.settings.who.name
-                ),
-            ));
+            let records: usize = last.iter().map(|piece| piece.flows.records.len()).sum();
+            let name = &self.settings.who.name;
+            let why = format!("the last {records} records of {name} are lost: {error}");
+            say(Problem::new("audit", why));
         }
+    }
+
+    fn store_last(&mut self, piece: &LastTraffic) -> Result<(), Trouble> {
+        self.store_flows(&piece.flows)?;
+        self.store_events(&piece.events)?;
+        match &piece.net {
+            Some(net) => self.store_usage(net),
+            None => Ok(()),
+        }
+    }
+
+    /// Nobody knows what flows a monitor had that told nothing at its end.
+    fn note_silence(&mut self) -> Result<(), Trouble> {
+        let name = &self.settings.who.name;
+        let detail = format!("{name}: its monitor has ended without telling its last flows");
+        self.store()?.note("flows_lost", &detail)?;
+        Ok(())
     }
 
     fn store_flows(&mut self, batch: &FlowBatch) -> Result<(), Trouble> {
@@ -309,9 +324,12 @@ impl Work {
         let blocked = self.store()?.blocked(&slice, now_ms())?;
         // A monitor begins without any.
         let before = self.blocks.as_deref().unwrap_or_default();
-        if blocked != before {
+        let is_due = self.pushed_ago >= PUSH_EVERY && !blocked.is_empty();
+        self.pushed_ago = self.pushed_ago.saturating_add(1);
+        if blocked != before || is_due {
             let prefixes = blocked.iter().map(Prefix::to_string).collect();
             self.client()?.order(Op::SetBlocks { prefixes })?;
+            self.pushed_ago = 0;
         }
         self.blocks = Some(blocked);
         Ok(())

@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vmm::control::proto::{Notice, Op};
+use vmm::control::proto::{LastTraffic, Notice, Op};
 use vmm::exit::ExitRecord;
 
 use super::monitor::Monitor;
@@ -65,6 +65,7 @@ pub(super) struct Watch<'a> {
     limit: Option<(Instant, Duration)>,
     control: Option<PathBuf>,
     record: Option<Box<ExitRecord>>,
+    traffic: Vec<LastTraffic>,
     stopping: Option<(Cause, Instant)>,
 }
 
@@ -84,13 +85,14 @@ impl<'a> Watch<'a> {
                 .and_then(|limit| Some((Instant::now().checked_add(limit + OVERTIME)?, limit))),
             control: None,
             record: None,
+            traffic: Vec::new(),
             stopping: None,
         }
     }
 
-    /// Returns when the monitor has ended. `started` is called with the path of the control
-    /// socket once there is one.
-    pub(super) fn until_end(mut self, mut started: impl FnMut(&Path)) -> End {
+    /// Returns when the monitor has ended, with what it told last of its sliver's traffic. `started`
+    /// is called with the path of the control socket once there is one.
+    pub(super) fn until_end(mut self, mut started: impl FnMut(&Path)) -> (End, Vec<LastTraffic>) {
         let mut tied = true;
         loop {
             let ready = self.wait(tied);
@@ -108,6 +110,7 @@ impl<'a> Watch<'a> {
                         let control = self.control.insert(PathBuf::from(control));
                         started(control);
                     }
+                    Some(Notice::Traffic(piece)) => self.traffic.push(*piece),
                     Some(Notice::Ended(record)) => self.record = Some(record),
                     None => {
                         tied = false;
@@ -189,13 +192,14 @@ impl<'a> Watch<'a> {
         self.stopping = Some((cause, Instant::now()));
     }
 
-    fn ended(self) -> End {
+    fn ended(self) -> (End, Vec<LastTraffic>) {
         let status = self.monitor.wait().ok();
-        match (self.record, self.stopping) {
+        let end = match (self.record, self.stopping) {
             (Some(record), _) => End::Recorded(record),
             (None, Some((Cause::LostTie, _)) | None) => End::Died(status),
             (None, Some((cause, _))) => End::Forced(cause),
-        }
+        };
+        (end, self.traffic)
     }
 }
 

@@ -20,7 +20,8 @@ use crate::exit::{CpuTime, ExitRecord, Registers};
 use crate::spec::{CpuChange, CpuLimits};
 
 pub use net::{
-    Captured, EventBatch, EventRecord, FlowBatch, FlowEnd, FlowRecord, LostFlows, NetStatus, Opened,
+    Captured, EventBatch, EventRecord, FlowBatch, FlowEnd, FlowRecord, LastTraffic, LostFlows,
+    NetStatus, Opened,
 };
 
 /// Version of the protocol. A monitor refuses requests of another.
@@ -31,6 +32,9 @@ pub const MAX_FRAME: usize = 1 << 20;
 
 /// The most guest memory one request may read or write, in bytes.
 pub const MAX_MEMORY_ACCESS: usize = 64 << 10;
+
+/// Records of flows that fit into a frame, with as many events as a monitor keeps.
+pub const MAX_LAST_FLOWS: usize = 1024;
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -340,8 +344,18 @@ pub enum Notice {
         /// Path of the control socket.
         control: String,
     },
+    /// A piece of what is left to tell of its traffic, after its end.
+    Traffic(Box<LastTraffic>),
     /// The sliver has ended. The last frame.
     Ended(Box<ExitRecord>),
+}
+
+/// Tells whoever holds the other end of the tie, if there is one, a piece of what is left to tell of
+/// the sliver's traffic: at most [`MAX_LAST_FLOWS`] records, so that it fits into a frame.
+pub fn tell_traffic(tie: Option<&UnixStream>, piece: LastTraffic) {
+    if let Some(tie) = tie {
+        let _ = write_frame(tie, &Notice::Traffic(Box::new(piece)));
+    }
 }
 
 /// Tells whoever holds the other end of the tie, if there is one, that the sliver has ended. Who is

@@ -111,6 +111,19 @@ pub struct EventBatch {
     pub lost: u64,
 }
 
+/// What a monitor tells of its sliver's traffic when that has ended: what nobody has taken yet. It
+/// may come in several pieces.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastTraffic {
+    /// Records of flows.
+    pub flows: FlowBatch,
+    /// What has happened.
+    pub events: EventBatch,
+    /// How it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net: Option<NetStatus>,
+}
+
 /// How a sliver's traffic does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetStatus {
