@@ -220,18 +220,37 @@ fn slivers_of_a_node_meet_only_if_both_agree() {
 
 #[test]
 fn probing_all_pairs_is_held_to_the_rate_of_new_flows() {
-    // 64 slivers, each at 1000 packets a second to all addresses there are, for a while.
-    let mut passed = 0;
+    // 64 slivers of different nodes, each at 1000 packets a second to all addresses there are.
+    let rates = r#""flows_per_second":10,"flows_burst":20,"destinations_per_hour":50"#;
     for _ in 0..64 {
-        let guard = &mut usual(r#""flows_per_second":10,"destinations_per_hour":300"#);
-        for packet in 0..30_000u32 {
-            let [_, a, b, c] = packet.to_be_bytes();
-            let now = u64::from(packet) * SECOND / 1000;
-            let probe = datagram([8, a, b, c]);
-            passed += u32::from(judged_at(guard, &probe, false, now).is_none());
-        }
+        let guard = &mut usual(rates);
+        let passed = |guard: &mut Guard, seconds: std::ops::Range<u32>| {
+            let probes = (seconds.start * 1000..seconds.end * 1000).filter(|packet| {
+                let [_, a, b, c] = packet.to_be_bytes();
+                let now = u64::from(*packet) * SECOND / 1000;
+                judged_at(guard, &datagram([8, a, b, c]), false, now).is_none()
+            });
+            probes.count()
+        };
+        let in_two = passed(guard, 0..2);
+        assert!((39..=40).contains(&in_two), "{in_two}");
+        assert_eq!(in_two + passed(guard, 2..5), 50);
     }
-    assert_eq!(passed, 64 * 300);
+}
+
+#[test]
+fn slivers_of_one_node_that_probe_all_pairs_reach_nobody() {
+    let node = r#""node_prefixes":["10.0.2.0/24"]"#;
+    for sliver in 3..67u8 {
+        let card = format!(r#","ipv4":"10.0.2.{sliver}/24","gateway4":"10.0.2.2""#);
+        let guard = &mut guard(node, &card);
+        for other in (3..67u8).filter(|other| *other != sliver) {
+            let probe = ip4([10, 0, 2, sliver], [10, 0, 2, other], 17, &udp(1, 2));
+            assert_eq!(judged(guard, &probe), Some(Reason::OtherSliver));
+        }
+        let gateway = ip4([10, 0, 2, sliver], [10, 0, 2, 2], 17, &udp(1, 2));
+        assert_eq!(judged(guard, &gateway), None);
+    }
 }
 
 #[test]
