@@ -47,6 +47,8 @@ impl Card {
             "mac": mac,
             "ipv4": format!("{}/{PREFIX}", self.ip),
             "gateway4": GATEWAY.to_string(),
+            "ipv6": format!("fd00::{}/64", self.ip.octets()[3]),
+            "gateway6": "fe80::1",
         })
     }
 
@@ -61,7 +63,7 @@ impl Card {
         match (word(frame, 12), &frame[14..]) {
             (0x0800, packet) => self.forbids_ipv4(frame, packet, len - 14),
             (0x0806, packet) => self.forbids_arp(packet),
-            // It has no address of IPv6 but that of the link, made from the hardware address.
+            // What a guest sends over IPv6 is of one kind: that it is the gateway.
             (0x86dd, packet) => forbids_ipv6(packet),
             _ => Some("another protocol"),
         }

@@ -7,9 +7,27 @@ use integration::egress::{Card, GATEWAY, Outside, run, run_on_node};
 use integration::needs_kvm;
 use integration::sliver::Sliver;
 use serde_json::{Value, json};
+use vmm::nanos::Nanos;
+use vmm::net::guard::{self, Guard, Verdict};
+use vmm::net::packet::Packet;
+use vmm::spec::SliverSpec;
 
 /// Frames of each kind.
 const COUNT: usize = 5;
+
+/// As what a guard counts them, and how many of the kinds above.
+const REASONS: &[(&str, u64)] = &[
+    ("port_zero", 4),
+    ("bogon", 4),
+    ("forged_ip", 5),
+    ("multicast", 1),
+    ("broadcast", 2),
+    ("forged_arp", 2),
+    ("forged_neighbour", 1),
+    ("bad_length", 5),
+    ("malformed", 1),
+    ("ethertype", 1),
+];
 
 /// For how long guests probe each other.
 const PROBING: Duration = Duration::from_secs(3);
@@ -37,6 +55,7 @@ const WRONG: &[(&str, &str)] = &[
     ("forged-arp", "a forged address in ARP"),
     ("forged-arp-mac", "a forged address in ARP"),
     ("forged-neighbour", "a forged neighbour"),
+    ("from-gateway-of-link", "a forged neighbour"),
     ("length-beyond-end", "a wrong length"),
     ("length-too-short", "a wrong length"),
     ("udp-length-wrong", "a wrong length"),
@@ -109,4 +128,43 @@ fn probers(count: u8) -> Vec<(Card, Sliver)> {
 /// A guard with these members.
 fn guard(members: Value) -> Value {
     json!({ "guard": members })
+}
+
+/// Counts, of each reason, frames of so many kinds.
+fn of_reasons(kinds: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    let counts = kinds.iter();
+    counts
+        .map(|(reason, kinds)| ((*reason).to_owned(), kinds * COUNT as u64))
+        .collect()
+}
+
+#[test]
+fn a_guard_and_the_outside_agree_on_every_frame_of_a_real_guest() {
+    needs_kvm!();
+    let kinds: Vec<_> = WRONG.iter().map(|(kind, _)| *kind).collect();
+    let outside = outside_of(&kinds, guard(json!({ "mode": "off" })));
+    let card = Card::of(2);
+    let spec = json!({
+        "version": 1, "name": "guarded", "slice": "test_guarded", "owner": "Integration Test",
+        "contact": "test@example.org", "image": "/image", "nets": [card.spec()],
+        "guard": {},
+    });
+    let spec = SliverSpec::parse(spec.to_string().as_bytes()).expect("it is a spec");
+    let cards = spec.nets().iter().map(guard::Card::new).collect();
+    let mut guard = Guard::new(spec.guard(), cards);
+    let mut wrong = Vec::new();
+    for frame in &outside.frames {
+        let packet = Packet::parse(&frame.head, frame.len);
+        let verdict = guard.outgoing(0, &packet, false, Nanos(1));
+        let forbidden = card.forbids(&frame.head, frame.len);
+        if (verdict != Verdict::Pass) != forbidden.is_some() {
+            wrong.push((verdict, forbidden, packet));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let drops = guard.drops().filter(|(_, count)| *count > 0);
+    let drops: BTreeMap<_, _> = drops
+        .map(|(reason, count)| (reason.to_owned(), count))
+        .collect();
+    assert_eq!(drops, of_reasons(REASONS));
 }

@@ -32,6 +32,9 @@ const ICMP6: u8 = 58;
 const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const EVERYBODY: [u8; 6] = [0xff; 6];
 
+/// The gateway's address of the link, fe80::1.
+const GATEWAY_OF_LINK: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
 /// Ports of honest packets.
 const HERE: u16 = 4000;
 const THERE: u16 = 9000;
@@ -88,7 +91,8 @@ impl Packets {
             b"forged-far-ip" => self.datagram([198, 51, 100, 7], peer),
             b"forged-arp" => self.arp(self.mac, [own[0], own[1], own[2], own[3] ^ 1]),
             b"forged-arp-mac" => self.arp(GATEWAY, own),
-            b"forged-neighbour" => self.neighbour(),
+            b"forged-neighbour" => self.neighbour(self.link_local()),
+            b"from-gateway-of-link" => self.neighbour(GATEWAY_OF_LINK),
             b"other-ethertype" => self.ethernet(GATEWAY, ETHER_OTHER),
             b"forged-mac"
             | b"to-one-through-everybody"
@@ -168,24 +172,32 @@ impl Packets {
         frame
     }
 
-    /// Says that the gateway's address of the link, fe80::1, is this card's (RFC 4861, 4.4).
-    fn neighbour(&self) -> Frame {
+    /// The card's address of the link, made from its hardware address (RFC 4291, appendix A).
+    fn link_local(&self) -> [u8; 16] {
+        let [a, b, c, d, e, f] = self.mac;
+        let made = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        let mut address = [0; 16];
+        (address[0], address[1]) = (0xfe, 0x80);
+        address[8..].copy_from_slice(&made);
+        address
+    }
+
+    /// Says that the gateway's address of the link is this card's (RFC 4861, 4.4).
+    fn neighbour(&self, from: [u8; 16]) -> Frame {
         const ADVERTISEMENT: usize = 32;
         let mut frame = self.ethernet([0x33, 0x33, 0, 0, 0, 1], ETHER_IPV6);
         let at = HEADER + ETHERNET;
         frame.bytes[at] = 0x60;
         frame.put(at + 4, ADVERTISEMENT as u16);
         frame.bytes[at + 6..at + 8].copy_from_slice(&[ICMP6, 255]);
-        let mut link = [0; 16];
-        (link[0], link[1], link[15]) = (0xfe, 0x80, 1);
-        frame.bytes[at + 8..at + 24].copy_from_slice(&link);
+        frame.bytes[at + 8..at + 24].copy_from_slice(&from);
         let mut all = [0; 16];
         (all[0], all[1], all[15]) = (0xff, 0x02, 1);
         frame.bytes[at + 24..at + 40].copy_from_slice(&all);
         let body = at + IPV6;
         frame.bytes[body] = 136;
         frame.bytes[body + 4] = 0x20;
-        frame.bytes[body + 8..body + 24].copy_from_slice(&link);
+        frame.bytes[body + 8..body + 24].copy_from_slice(&GATEWAY_OF_LINK);
         frame.bytes[body + 24..body + 26].copy_from_slice(&[2, 1]);
         frame.bytes[body + 26..body + 32].copy_from_slice(&self.mac);
         frame.len = body + ADVERTISEMENT;
