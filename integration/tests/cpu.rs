@@ -186,6 +186,7 @@ fn a_guest_that_floods_its_card_pays_for_it() {
     let sliver = Sliver::bare("flood-frames")
         .field("cpu_cap", 20)
         .field("nets", json!([{}]))
+        .field("guard", json!({ "mode": "off" }))
         .tap(0, tap.fd)
         .spawn_running();
     assert_below(&sliver, 20.0);

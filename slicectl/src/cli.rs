@@ -72,6 +72,8 @@ pub enum Command {
     Block(BlockArgs),
     /// Tell what happened: drops, caps that were reached, blocks, long probes
     Events(EventsArgs),
+    /// Copy a sliver's packets into a file that tcpdump and Wireshark read
+    Capture(CaptureArgs),
     /// List the ledger's entries, and find those that do not tell the truth
     Ledger(LedgerArgs),
     /// Try the CPU scheduler with slivers that are only imagined
@@ -424,6 +426,24 @@ pub enum SortKey {
     Net,
     Disk,
     Uptime,
+}
+
+/// Arguments of `capture`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = examples::CAPTURE)]
+pub struct CaptureArgs {
+    /// Name of the sliver
+    pub name: String,
+    /// The file to write, - for stdout
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub write: PathBuf,
+    /// Bytes of each packet to copy at most
+    #[arg(long, value_name = "N", default_value_t = vmm::net::capture::MAX_SNAPLEN,
+        value_parser = clap::value_parser!(u32).range(14..=i64::from(vmm::net::capture::MAX_SNAPLEN)))]
+    pub snaplen: u32,
+    /// End after this time [default: with Ctrl-C, or when the sliver ends]
+    #[arg(long = "for", value_name = "TIME")]
+    pub time: Option<String>,
 }
 
 /// Arguments of `ledger`.

@@ -8,6 +8,7 @@ pub mod backstop;
 pub mod backtrace;
 pub mod block;
 pub mod build;
+pub mod capture;
 pub mod cargo;
 pub mod cli;
 pub mod client;
@@ -73,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Flows(args) => flows::run(args),
         Command::Block(args) => block::run(&args.command),
         Command::Events(args) => events::run(args),
+        Command::Capture(args) => capture::run(args),
         Command::Ledger(args) => ledger::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Completions(args) => manual::completions(args),

@@ -6,3 +6,4 @@ pub(crate) mod endings;
 pub mod endpoint;
 pub mod proto;
 pub mod server;
+pub(crate) mod traffic;

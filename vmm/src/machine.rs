@@ -25,6 +25,7 @@ use crate::kvm::tsc::host_tsc;
 use crate::kvm::vcpu::Vcpu;
 use crate::kvm::vm::{KvmError, Vm};
 use crate::lifecycle::{Lifecycle, PausedFor};
+use crate::net::gate::Gate;
 use crate::sched::account::ThreadAccount;
 use crate::sched::governor::Governor;
 use crate::spec::CpuLimits;
@@ -73,6 +74,8 @@ pub struct Machine {
     pub(crate) devices_thread: Mutex<Option<JoinHandle<()>>>,
     pub(crate) devices_account: ThreadAccount,
     governor: Governor,
+    /// What its frames pass, if it has a network card.
+    gate: Option<Arc<Mutex<Gate>>>,
     entered_tsc: AtomicU64,
     /// Made when a device first waits for something.
     pub(crate) attendant: OnceLock<Attendant>,
@@ -95,6 +98,7 @@ pub(crate) struct Parts {
     pub(crate) vcpus: usize,
     pub(crate) start_paused: bool,
     pub(crate) limits: CpuLimits,
+    pub(crate) gate: Option<Arc<Mutex<Gate>>>,
 }
 
 impl Machine {
@@ -112,6 +116,7 @@ impl Machine {
             threads: Mutex::default(),
             devices_thread: Mutex::default(),
             devices_account: ThreadAccount::default(),
+            gate: parts.gate,
             entered_tsc: AtomicU64::new(0),
             attendant: OnceLock::new(),
         }
@@ -308,6 +313,11 @@ impl Machine {
     pub fn device_status(&self) -> Vec<DeviceStatus> {
         let serial = self.legacy().map(|legacy| legacy.ports().serial.status());
         self.bus.status().into_iter().chain(serial).collect()
+    }
+
+    /// What its frames pass, if it has a network card.
+    pub(crate) fn gate(&self) -> Option<&Arc<Mutex<Gate>>> {
+        self.gate.as_ref()
     }
 
     /// Accesses of the guest that meant nothing, so far.

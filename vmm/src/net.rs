@@ -4,6 +4,7 @@ pub mod bucket;
 pub mod capture;
 pub mod events;
 pub mod flows;
+pub mod gate;
 pub mod guard;
 pub mod packet;
 pub mod ports;

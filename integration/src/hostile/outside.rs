@@ -109,7 +109,11 @@ impl<'a> Outside<'a> {
             }
             Subject::Net | Subject::NetReceive => {
                 let tap = self.taps.pop().expect("there is a tap for each");
-                sliver.field("nets", json!([{}])).tap(0, tap)
+                let off = json!({ "mode": "off" });
+                sliver
+                    .field("nets", json!([{}]))
+                    .field("guard", off)
+                    .tap(0, tap)
             }
             Subject::Disk | Subject::ReadOnlyDisk => {
                 let path = self.place.path().join(format!("disk-{number}"));

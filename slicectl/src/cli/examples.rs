@@ -217,6 +217,16 @@ CPU% is in percent of one processor, as is CAP; RSV is in percent of all of the 
 of the time its cap held a sliver back. Memory is what its process holds, of what it was given. A sliver
 whose monitor does not answer is shown as silent.";
 
+pub(super) const CAPTURE: &str = "\
+Examples:
+  slicectl capture web-1 -w web.pcap            until Ctrl-C; a file that is there is written over
+  slicectl capture web-1 -w - | tcpdump -nr -   read along
+  slicectl capture web-1 -w web.pcap --for 10s --snaplen 64
+
+Exactly the packets that the sliver sent and was handed, after the guard, as its guest sees them. The
+first 256 bytes of each at most. What it costs is charged to the sliver; packets that find no room are
+dropped from the file, not from the network, and counted.";
+
 pub(super) const LEDGER: &str = "\
 Examples:
   slicectl ledger

@@ -26,6 +26,8 @@ pub(super) struct Client {
     unsent: Vec<u8>,
     /// Whether it is a debugger.
     pub(super) debugs: bool,
+    /// Whether it copies packets.
+    pub(super) captures: bool,
     /// Whether the connection is over.
     pub(super) gone: bool,
 }
@@ -40,6 +42,7 @@ impl Client {
             received: Vec::new(),
             unsent: Vec::new(),
             debugs: false,
+            captures: false,
             gone: false,
         }
     }

@@ -19,6 +19,7 @@ use super::endpoint::Endpoint;
 use super::proto::{
     Answer, Notice, Op, Outcome, PROTOCOL_VERSION, Reply, Request, State, Status, write_frame,
 };
+use super::traffic;
 use crate::devices::virtio::backend::Order;
 use crate::exit::Exit;
 use crate::lifecycle::PausedFor;
@@ -312,7 +313,10 @@ impl Server {
             | Op::TakeEvents { .. }
             | Op::SetBlocks { .. }
             | Op::Capture { .. }
-            | Op::TakeCapture => Err("this monitor does not watch its sliver's traffic".to_owned()),
+            | Op::TakeCapture => {
+                self.clients[index].captures |= matches!(op, Op::Capture { .. });
+                traffic::answer(machine.gate(), op)
+            }
             Op::ResizeConsole { columns, rows } => {
                 self.order(Order::ConsoleSize { columns, rows }, "console")
             }
@@ -419,7 +423,14 @@ impl Server {
             .clients
             .iter()
             .any(|client| client.gone && client.debugs);
+        let captured = self.clients.iter().any(|client| client.captures);
         self.clients.retain(|client| !client.gone);
+        if captured
+            && !self.clients.iter().any(|client| client.captures)
+            && let Some(gate) = self.machine.gate()
+        {
+            traffic::lock(gate).end_capture();
+        }
         let clients = &self.clients;
         self.waits
             .retain(|wait| clients.iter().any(|client| client.number == wait.client));
@@ -448,7 +459,7 @@ impl Server {
             vcpus: self.spec.vcpus(),
             cpu_us: self.machine.cpu_time(),
             cpu: self.machine.cpu_status(),
-            net: None,
+            net: self.machine.gate().map(|gate| traffic::lock(gate).status()),
             devices: self.machine.device_status(),
             exits: self.machine.exit_counts(),
         }

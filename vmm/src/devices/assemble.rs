@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
 
+use rustix::rand::GetRandomFlags;
 use slice_abi::info::NetConfig;
 
 use super::input::Input;
@@ -19,10 +21,14 @@ use super::virtio::backend::Backend;
 use super::virtio::balloon::Balloon;
 use super::virtio::block::{Block, SharedBudget};
 use super::virtio::console::Console;
-use super::virtio::net::{Net, net_config};
+use super::virtio::net::{Door, Net, net_config};
 use super::virtio::rng::Rng;
 use super::virtio::vsock::{Vsock, VsockError};
+use crate::attend;
+use crate::control::traffic::wall;
 use crate::disk::{Disk, DiskError};
+use crate::net::gate::Gate;
+use crate::net::shaper::UsedToday;
 use crate::net::tap::{Tap, TapError};
 use crate::seed;
 use crate::spec::{DiskLimits, NetSpec, SEED_SERIAL, SliverSpec};
@@ -47,6 +53,8 @@ pub struct Assembly {
     pub nets: Vec<NetConfig>,
     /// What holds for all of its disks together.
     pub disk_budget: SharedBudget,
+    /// What their frames pass, if there are any and somebody is to watch.
+    pub gate: Option<Arc<Mutex<Gate>>>,
 }
 
 /// A device cannot be had.
@@ -86,11 +94,19 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
     let balloon = Balloon::new(spec.balloon_mib(), spec.memory_bytes());
     let mut backends: Vec<Box<dyn Backend>> =
         vec![Box::new(console), Box::new(Rng::new()), Box::new(balloon)];
+    let gate = (count > 0).then(|| Arc::new(Mutex::new(gate_of(spec))));
     let mut nets = Vec::with_capacity(count);
     for (card, net) in spec.nets().iter().enumerate() {
         let tap = tap(card, net, outside.taps.remove(&card))?;
         nets.push(net_config(net, backends.len() as u32));
-        backends.push(Box::new(Net::new(tap, net, format!("net{card}"))));
+        let device = Net::new(tap, net, format!("net{card}"));
+        backends.push(Box::new(match &gate {
+            Some(gate) => device.watched(Door {
+                gate: Arc::clone(gate),
+                card,
+            }),
+            None => device,
+        }));
     }
     let disk_budget = SharedBudget::new(spec.disk_limits());
     for (disk, spec) in spec.disks().iter().enumerate() {
@@ -115,6 +131,7 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
         backends,
         nets,
         disk_budget,
+        gate,
     })
 }
 
@@ -130,4 +147,14 @@ fn tap(card: usize, spec: &NetSpec, given: Option<OwnedFd>) -> Result<Tap, Assem
         }
     };
     tap.map_err(|problem| AssembleError::Tap { card, problem })
+}
+
+/// What the frames of a sliver pass.
+fn gate_of(spec: &SliverSpec) -> Gate {
+    let now = attend::now();
+    // Nobody outside can guess it; that it could not be had is no reason not to start.
+    let mut seed = [0; 8];
+    let _ = rustix::rand::getrandom(&mut seed, GetRandomFlags::empty());
+    let seed = u64::from_ne_bytes(seed);
+    Gate::new(spec, UsedToday::default(), seed, now, wall() - now)
 }

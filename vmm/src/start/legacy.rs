@@ -125,6 +125,7 @@ pub(super) fn make(
         vcpus: spec.vcpus(),
         start_paused: spec.start_paused(),
         limits: *spec.cpu(),
+        gate: devices.gate,
     });
     milestones.load = watch.elapsed_us();
     Ok((machine, first))

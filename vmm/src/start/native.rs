@@ -65,6 +65,7 @@ pub(super) fn make(
         layout,
     } = guest;
     let mut bus = Bus::new(devices.backends, low::DEVICES);
+    let gate = devices.gate;
     let devices = DeviceTable {
         entries: bus.entries(),
         nets: devices.nets,
@@ -100,6 +101,7 @@ pub(super) fn make(
         vcpus: spec.vcpus(),
         start_paused: spec.start_paused(),
         limits: *spec.cpu(),
+        gate,
     });
     milestones.load = watch.elapsed_us();
     Ok((machine, vcpu))

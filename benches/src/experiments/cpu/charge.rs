@@ -185,7 +185,7 @@ impl Flood {
             Self::Bare(case) => lab.spec_with(FLOOD, guests::bare(), &[case], capped(json!({}))),
             Self::Frames => {
                 let card = json!({ "tap": "tap0" });
-                let fields = capped(json!({ "nets": [card] }));
+                let fields = capped(json!({ "nets": [card], "guard": { "mode": "off" } }));
                 lab.spec_with(FLOOD, guests::bare(), &["flood-frames"], fields)
             }
             Self::Disk { how, direct } => {

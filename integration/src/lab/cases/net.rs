@@ -27,7 +27,9 @@ pub(super) fn tap(stage: &Stage) {
 
 pub(super) fn both_ways(stage: &Stage) {
     tap(stage);
-    let sliver = linux(stage, Part::BzImage, "serve").field("nets", json!([{ "tap": TAP }]));
+    let sliver = linux(stage, Part::BzImage, "serve")
+        .field("nets", json!([{ "tap": TAP }]))
+        .field("guard", json!({ "mode": "off" }));
     let mut guest = Guest::serve(stage, sliver);
     guest.run(&format!("ifconfig eth0 {GUEST} netmask {MASK} up"));
     guest.run(&format!("ping -c 3 -W 10 {HOST}"));

@@ -12,6 +12,7 @@ mod stock;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod watch;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -31,6 +32,8 @@ pub use addresses::net_config;
 use frame::{Rules, device_work, driver_work};
 use receive::{Manner, Receive};
 use transmit::Transmit;
+pub use watch::Door;
+use watch::Watch;
 
 /// Index of the receive queue.
 const RECEIVE: usize = 0;
@@ -70,6 +73,7 @@ pub struct Net {
     config: [u8; CONFIG_BYTES],
     transmit: Transmit,
     receive: Receive,
+    door: Option<Door>,
 }
 
 /// How far one side came in a batch.
@@ -79,6 +83,8 @@ enum Step {
     Waiting,
     /// There is more to do.
     More,
+    /// There is more to do at that moment.
+    At(Nanos),
 }
 
 /// Whether the interface behind a tap does not exist any more (tun(4)).
@@ -107,7 +113,14 @@ impl Net {
             config,
             transmit: Transmit::default(),
             receive: Receive::new(),
+            door: None,
         }
+    }
+
+    /// The same, with somebody who watches what goes in and out.
+    pub fn watched(mut self, door: Door) -> Self {
+        self.door = Some(door);
+        self
     }
 
     /// What the tap is asked to leave to the guest. A kernel that refuses leaves less to it, which
@@ -143,27 +156,32 @@ impl Backend for Net {
         self.transmit.ready();
     }
 
-    fn serve(&mut self, queues: &mut Queues<'_>, _now: Nanos) -> Result<Progress, Fault> {
+    fn serve(&mut self, queues: &mut Queues<'_>, now: Nanos) -> Result<Progress, Fault> {
+        let mut watch = Watch::new(self.door.as_ref(), now);
         let sent = match queues.get(TRANSMIT) {
-            Some(mut port) => self.transmit.serve(&mut port, &self.tap, &self.rules)?,
+            Some(mut port) => self
+                .transmit
+                .serve(&mut port, &self.tap, &self.rules, &mut watch)?,
             None => Step::Waiting,
         };
         let received = match queues.get(RECEIVE) {
-            Some(mut port) => self.receive.serve(&mut port, &self.tap)?,
+            Some(mut port) => self.receive.serve(&mut port, &self.tap, &mut watch)?,
             None => Step::Waiting,
         };
         if self.transmit.gone || self.receive.gone {
             self.config[CONFIG_STATUS] = 0;
         }
-        Ok(if sent == Step::More || received == Step::More {
-            Progress::More
-        } else {
-            Progress::Waiting
+        Ok(match (sent, received) {
+            (Step::More, _) | (_, Step::More) => Progress::More,
+            (Step::At(sent), Step::At(received)) => Progress::At(sent.min(received)),
+            (Step::At(until), _) | (_, Step::At(until)) => Progress::At(until),
+            (Step::Waiting, Step::Waiting) => Progress::Waiting,
         })
     }
 
     fn stop(&mut self) -> bool {
         self.receive.stop();
+        self.transmit.stop();
         self.leave_to_guest(TapOffloads::default());
         true
     }

@@ -132,6 +132,23 @@ impl Header {
         bytes
     }
 
+    /// Bytes of TCP in each segment that the frame is to be cut into; 0 if it is not.
+    pub fn segment(&self) -> u16 {
+        self.gso_size
+    }
+
+    /// Whether the checksum of its payload is still to be made.
+    pub fn has_partial_checksum(&self) -> bool {
+        u32::from(self.flags) & VIRTIO_NET_HDR_F_NEEDS_CSUM != 0
+    }
+
+    /// Where the checksum is made from and where it goes, in the frame, if it is still to be made.
+    pub fn checksum(&self) -> Option<(usize, usize)> {
+        let start = usize::from(self.csum_start);
+        self.has_partial_checksum()
+            .then(|| (start, start + usize::from(self.csum_offset)))
+    }
+
     /// What of it means something, for a frame of `len` bytes.
     fn judge(&self, len: u64, work: TapOffloads) -> Result<Self, Refusal> {
         let mut clean = Self::default();

@@ -13,11 +13,17 @@ use super::frame::{
     HEADER_BYTES, Header, MAX_FRAME, Refusal, TapOffloads, judge_received, longest_plain,
 };
 use super::stock::Stock;
+use super::watch::Watch;
 use super::{PUBLISH_EVERY, Step, is_gone};
 use crate::devices::guest_io::{ToGuest, VectorRoom};
 use crate::devices::virtio::backend::{BATCH, Counter, Fault, Port};
 use crate::devices::virtio::queue::QueueError;
+use crate::net::gate::MAX_REPLY;
+use crate::net::packet::HEAD_BYTES;
 use crate::net::tap::Tap;
+
+/// First bytes of a frame, with its header, that are read into our own memory and looked at there.
+const HEAD: usize = HEADER_BYTES + HEAD_BYTES;
 
 /// Room behind the guest's buffers: for the longest frame, and a byte that tells a longer one.
 const SPILL_BYTES: usize = HEADER_BYTES + MAX_FRAME as usize + 1;
@@ -78,6 +84,7 @@ struct Counts {
     truncated: u64,
     offload: u64,
     errors: u64,
+    guarded: u64,
 }
 
 /// A frame that has been read.
@@ -137,12 +144,21 @@ impl Receive {
     }
 
     /// Receives one batch.
-    pub(super) fn serve(&mut self, port: &mut Port<'_>, tap: &Tap) -> Result<Step, Fault> {
+    pub(super) fn serve(
+        &mut self,
+        port: &mut Port<'_>,
+        tap: &Tap,
+        watch: &mut Watch<'_>,
+    ) -> Result<Step, Fault> {
         for turn in 1..=BATCH {
             let turned = match self.pending {
                 Some(frame) => self.hand_over(port, frame)?,
-                None if self.readable => self.receive(port, tap)?,
-                None => return Ok(Step::Waiting),
+                None if watch.has_reply() => self.reply(port, watch)?,
+                None if !self.readable => return Ok(Step::Waiting),
+                None => match watch.may_receive() {
+                    Ok(()) => self.receive(port, tap, watch)?,
+                    Err(until) => return Ok(Step::At(until)),
+                },
             };
             match turned {
                 Turn::Moved => self.starving = false,
@@ -163,7 +179,12 @@ impl Receive {
     }
 
     /// Reads one frame and hands it over, as far as there are buffers.
-    fn receive(&mut self, port: &mut Port<'_>, tap: &Tap) -> Result<Turn, Fault> {
+    fn receive(
+        &mut self,
+        port: &mut Port<'_>,
+        tap: &Tap,
+        watch: &mut Watch<'_>,
+    ) -> Result<Turn, Fault> {
         let wanted = if self.manner.mergeable {
             self.expected
         } else {
@@ -173,12 +194,20 @@ impl Receive {
         if self.stock.is_empty() {
             return Ok(Turn::Hungry);
         }
-        let mut header = [0; HEADER_BYTES];
+        // What is looked at stays in our own memory until then: the guest could change it.
+        let own = if watch.is_there() { HEAD } else { HEADER_BYTES };
+        if self.manner.mergeable
+            && self.stock.bytes() < own as u64
+            && !self.stock.is_all_there_can_be(port.size())
+        {
+            return Ok(Turn::Hungry);
+        }
+        let mut head = [0; HEAD];
         let mut vectors = self.room.begin::<ToGuest>(port.ram());
-        vectors.add_own(&mut header);
+        vectors.add_own(&mut head[..own]);
         let offered = self
             .stock
-            .offer(&mut vectors, wanted)
+            .offer(&mut vectors, own as u64, wanted)
             .map_err(|_| port.fault(QueueError::Rings))?;
         vectors.add_own(&mut self.spill);
         let total = match vectors.read(tap.as_fd()) {
@@ -192,10 +221,47 @@ impl Receive {
                 return Ok(Turn::Empty);
             }
         };
-        match self.judge(&header, total, offered) {
-            Some(frame) => self.hand_over(port, frame),
-            None => Ok(Turn::Moved),
+        let header = head.first_chunk().unwrap_or(&[0; HEADER_BYTES]);
+        let Some(frame) = self.judge(header, total, offered.max(own as u64)) else {
+            return Ok(Turn::Moved);
+        };
+        let read = own.min(total as usize);
+        let bytes = (total - HEADER_BYTES as u64) as usize;
+        if !watch.received(&mut head[HEADER_BYTES..read], bytes, &frame.header) {
+            self.counts.guarded += 1;
+            return Ok(Turn::Moved);
         }
+        if total > offered && offered < own as u64 {
+            // The guest's buffers are smaller than what is looked at.
+            self.counts.truncated += 1;
+            return Ok(Turn::Moved);
+        }
+        self.stock
+            .copy_in(HEADER_BYTES as u64, &head[HEADER_BYTES..read], port.ram())
+            .map_err(|error| port.fault(error))?;
+        self.hand_over(port, frame)
+    }
+
+    /// Hands over a frame that somebody has written who watches.
+    fn reply(&mut self, port: &mut Port<'_>, watch: &mut Watch<'_>) -> Result<Turn, Fault> {
+        let wanted = (HEADER_BYTES + MAX_REPLY) as u64;
+        self.stock
+            .fill(port, if self.manner.mergeable { wanted } else { 1 })?;
+        if self.stock.is_empty() {
+            return Ok(Turn::Hungry);
+        }
+        let Some(reply) = watch.take_reply() else {
+            return Ok(Turn::Moved);
+        };
+        let total = (HEADER_BYTES + reply.len()) as u64;
+        // It is a courtesy: a driver with so little room does without.
+        if self.stock.room(self.manner.mergeable) >= total {
+            self.stock
+                .copy_in(HEADER_BYTES as u64, &reply, port.ram())
+                .map_err(|error| port.fault(error))?;
+            self.stock.use_up(port, Header::default(), total)?;
+        }
+        Ok(Turn::Moved)
     }
 
     /// Judges a frame of which `offered` bytes had room in the guest's buffers. `None` drops it.
@@ -252,7 +318,7 @@ impl Receive {
         Ok(Turn::Moved)
     }
 
-    pub(super) fn counters(&self) -> [Counter; 7] {
+    pub(super) fn counters(&self) -> [Counter; 8] {
         let counts = &self.counts;
         [
             ("rx_frames", counts.frames),
@@ -262,6 +328,7 @@ impl Receive {
             ("rx_dropped_truncated", counts.truncated),
             ("rx_dropped_offload", counts.offload),
             ("rx_errors", counts.errors),
+            ("rx_dropped_guard", counts.guarded),
         ]
     }
 }

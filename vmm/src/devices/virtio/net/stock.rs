@@ -65,27 +65,37 @@ impl Stock {
         self.bytes
     }
 
+    /// Bytes of a frame, with its header, that the chains can hold: all of them if it may lie in
+    /// several.
+    pub(super) fn room(&self, mergeable: bool) -> u64 {
+        match mergeable {
+            true => self.bytes,
+            false => self.held.front().map_or(0, |held| held.bytes),
+        }
+    }
+
     /// Whether a driver with a queue of `size` descriptors may have no more to give. One that uses
     /// indirect descriptors may, but this is also as many vectors as one call should get.
     pub(super) fn is_all_there_can_be(&self, size: u16) -> bool {
         self.descriptors >= usize::from(size)
     }
 
-    /// Adds the first chains, about as many as hold `wanted` bytes, to `vectors`, but for the place
-    /// of the header. Gives the bytes that they hold, with that place.
+    /// Adds the first chains, about as many as hold `wanted` bytes, to `vectors`, but for their first
+    /// `skip` bytes. Gives the bytes that they hold, with those.
     pub(super) fn offer(
         &self,
         vectors: &mut Iovecs<'_, ToGuest>,
+        mut skip: u64,
         wanted: u64,
     ) -> Result<u64, Unreachable> {
-        let (mut offered, mut skip) = (0, HEADER_BYTES as u64);
+        let mut offered = 0;
         for held in &self.held {
             if offered >= wanted {
                 break;
             }
             vectors.add(&held.chain.writable, skip, u64::MAX)?;
             offered += held.bytes;
-            skip = 0;
+            skip = skip.saturating_sub(held.bytes);
         }
         Ok(offered)
     }
