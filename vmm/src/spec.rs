@@ -32,7 +32,8 @@
 //!
 //! `version`, `name`, `slice`, `owner`, `contact` and `image` are required. [`NetSpec`],
 //! [`PublicSpec`], [`DiskSpec`], [`VsockSpec`] and [`ConsoleSpec`] tell all fields of the parts, [`CpuLimits`],
-//! [`NetLimits`] and [`DiskLimits`] the quotas, [`UplinkSpec`] what slivers share on the way out. A legacy image may
+//! [`NetLimits`] and [`DiskLimits`] the quotas, [`UplinkSpec`] what slivers share on the way out,
+//! [`GuardSpec`] what may leave them. A legacy image may
 //! have a `kernel`, too, and a `seed` for its cloud-init: see [`KernelSpec`] and [`SeedSpec`].
 
 mod bandwidth;

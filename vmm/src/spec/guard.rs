@@ -1,5 +1,8 @@
 //! What a sliver's guard lets through, in its spec.
 
+#[cfg(test)]
+mod tests;
+
 use serde::Serialize;
 
 use super::fields::Fields;
@@ -32,6 +35,25 @@ pub enum GuardMode {
 ///   "node_prefixes": ["10.0.0.0/16"], "peers": ["10.0.7.2"], "strict_audit": false
 /// }
 /// ```
+///
+/// | field | unit | default | meaning |
+/// |---|---|---|---|
+/// | `mode` | `enforce`, `report`, `off` | `enforce` | what is done with what is not let through |
+/// | `flows_per_second` | flows, 1 to 1,000,000 | 100 | that it may begin in a second |
+/// | `flows_burst` | flows, 1 to 10,000,000 | 10 seconds' worth | that it may begin at once |
+/// | `destinations_per_hour` | addresses, 1 to 100,000 | 5,000 | that flows may be begun to in any hour |
+/// | `icmp_per_second` | packets, 1 to 1,000,000 | 50 | of ICMP; ten seconds' worth at once |
+/// | `bogons` | | true | whether private addresses, and those that are nobody's, are dropped |
+/// | `reachable` | prefixes | none | bogons that may be sent to |
+/// | `broadcast` | | false | whether it may send to all of its link |
+/// | `multicast` | prefixes | none | groups that it may send to |
+/// | `allow` | prefixes | all | beyond its own link, it may send to nobody else |
+/// | `deny` | prefixes | none | what the site does not want to be sent to |
+/// | `do_not_contact` | prefixes | none | who does not want to be sent anything |
+/// | `opt_in` | prefixes | none | who has agreed to be probed for days; its name servers have |
+/// | `node_prefixes` | prefixes | none | where the node's slivers are |
+/// | `peers` | prefixes | none | those of them that it agrees to talk to |
+/// | `strict_audit` | | false | whether nothing passes that cannot be written down |
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GuardSpec {
     mode: GuardMode,
@@ -208,7 +230,7 @@ fn prefixes(fields: &mut Fields, field: &'static str) -> Vec<Prefix> {
     for (index, text) in texts.iter().take(MOST_PREFIXES).enumerate() {
         match text.parse() {
             Ok(prefix) => prefixes.push(prefix),
-            Err(error) => fields.mistake(&format!("{field}[{index}]"), format!("{error}")),
+            Err(error) => fields.mistake(&format!("{field}[{index}]"), format!("{text:?} {error}")),
         }
     }
     prefixes
