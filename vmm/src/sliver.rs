@@ -12,6 +12,7 @@ use crate::control::endings::Endings;
 use crate::control::endpoint::Endpoint;
 use crate::control::proto::tell_ended;
 use crate::control::server::Server;
+use crate::control::traffic;
 use crate::core;
 use crate::devices::assemble::Outside;
 use crate::exit::{EXIT_RECORD_VERSION, Exit, ExitKind, ExitRecord, MemoryUse, Registers, Timing};
@@ -78,6 +79,9 @@ pub fn run(spec: &SliverSpec, resources: Resources, watch: Stopwatch) -> ExitRec
             let milestones = vcpu0.join().unwrap_or_default();
             let record = make_record(spec, &machine, core.as_ref(), &watch, milestones);
             put_away(endpoint, tied, &record);
+            if let Some(gate) = machine.gate() {
+                traffic::tell_last(gate, endings.tie());
+            }
             (record, endings)
         }
         Err(exit) => {

@@ -1,10 +1,12 @@
 //! Answers to questions about a sliver's traffic.
 
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::proto::{Answer, Op};
+use super::proto::{Answer, LastTraffic, MAX_LAST_FLOWS, Op, tell_traffic};
 use crate::attend::now;
 use crate::nanos::Nanos;
 use crate::net::gate::Gate;
@@ -61,4 +63,34 @@ fn parse(prefixes: &[String]) -> Result<Vec<Prefix>, String> {
     }
     let parse = |text: &String| text.parse().map_err(|why| format!("{text:?}: {why}"));
     prefixes.iter().map(parse).collect()
+}
+
+/// How long whoever runs the sliver may take to read what is told at its end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tells what nobody has taken yet: the sliver has ended.
+pub(crate) fn tell_last(gate: &Mutex<Gate>, tie: Option<&UnixStream>) {
+    let Some(tie) = tie else { return };
+    // A reader that stands still does not keep the monitor for ever.
+    let _ = tie.set_write_timeout(Some(PATIENCE));
+    let began = Instant::now();
+    let mut gate = lock(gate);
+    gate.stop_flows();
+    let mut piece = LastTraffic {
+        flows: gate.take_flows(0, MAX_LAST_FLOWS, now()),
+        events: gate.events_after(0),
+        net: Some(gate.status()),
+    };
+    loop {
+        let next = piece.flows.first + piece.flows.records.len() as u64;
+        let was_last = piece.flows.records.is_empty();
+        tell_traffic(Some(tie), piece);
+        if was_last || began.elapsed() >= PATIENCE {
+            return;
+        }
+        piece = LastTraffic {
+            flows: gate.take_flows(next, MAX_LAST_FLOWS, now()),
+            ..LastTraffic::default()
+        };
+    }
 }
