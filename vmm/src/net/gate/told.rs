@@ -88,7 +88,7 @@ impl Gate {
         }
     }
 
-    /// Nothing goes to these prefixes, or comes from them, from now on.
+    /// Nothing goes to these prefixes from now on, not even an answer.
     pub fn set_blocks(&mut self, blocks: &[Prefix]) {
         self.guard.set_blocks(blocks);
     }
