@@ -356,7 +356,7 @@ pub struct LimitsSetArgs {
 pub struct TrafficArgs {
     /// Name of the sliver that is made for it [default: traffic and a number]
     pub name: Option<String>,
-    /// Where to send, such as 192.0.2.7:9000 or [2001:db8::7]:9000
+    /// Where to send, such as 192.0.2.7:9000; an IPv6 address is written in brackets
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub to: SocketAddr,
     /// What the load looks like
