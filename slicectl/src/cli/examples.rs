@@ -224,7 +224,7 @@ Examples:
   slicectl capture web-1 -w web.pcap --for 10s --snaplen 64
 
 Exactly the packets that the sliver sent and was handed, after the guard, as its guest sees them. The
-first 256 bytes of each at most. What it costs is charged to the sliver; packets that find no room are
+first 512 bytes of each at most. What it costs is charged to the sliver; packets that find no room are
 dropped from the file, not from the network, and counted.";
 
 pub(super) const LEDGER: &str = "\
