@@ -4,9 +4,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::proto::{Answer, LastTraffic, MAX_LAST_FLOWS, Op, tell_traffic};
+use super::endings::timespec;
+use super::proto::{Answer, LastTraffic, Op, tell_traffic};
 use crate::attend::now;
 use crate::nanos::Nanos;
 use crate::net::gate::Gate;
@@ -68,28 +70,41 @@ fn parse(prefixes: &[String]) -> Result<Vec<Prefix>, String> {
 /// How long whoever runs the sliver may take to read what is told at its end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Records in a piece: it is written only when the socket has room for all of it, which is when it
+/// says that it can be written to (unix(7): at most a quarter of its buffer is in use).
+const PIECE: usize = 64;
+
+/// Whether the tie takes a piece without waiting; waits for that. A reader that stands still does not
+/// keep the monitor for ever, and no frame is cut off.
+fn has_room(tie: &UnixStream, until: Instant) -> bool {
+    let left = until.saturating_duration_since(Instant::now());
+    let mut fds = [PollFd::new(tie, PollFlags::OUT)];
+    matches!(poll(&mut fds, Some(&timespec(left))), Ok(1..))
+}
+
 /// Tells what nobody has taken yet: the sliver has ended.
 pub(crate) fn tell_last(gate: &Mutex<Gate>, tie: Option<&UnixStream>) {
     let Some(tie) = tie else { return };
-    // A reader that stands still does not keep the monitor for ever.
-    let _ = tie.set_write_timeout(Some(PATIENCE));
-    let began = Instant::now();
+    let until = Instant::now() + PATIENCE;
     let mut gate = lock(gate);
     gate.stop_flows();
     let mut piece = LastTraffic {
-        flows: gate.take_flows(0, MAX_LAST_FLOWS, now()),
+        flows: gate.take_flows(0, PIECE, now()),
         events: gate.events_after(0),
         net: Some(gate.status()),
     };
     loop {
         let next = piece.flows.first + piece.flows.records.len() as u64;
         let was_last = piece.flows.records.is_empty();
+        if !has_room(tie, until) {
+            return;
+        }
         tell_traffic(Some(tie), piece);
-        if was_last || began.elapsed() >= PATIENCE {
+        if was_last {
             return;
         }
         piece = LastTraffic {
-            flows: gate.take_flows(next, MAX_LAST_FLOWS, now()),
+            flows: gate.take_flows(next, PIECE, now()),
             ..LastTraffic::default()
         };
     }
