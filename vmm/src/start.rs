@@ -107,12 +107,13 @@ pub(crate) fn start(
     outside: Outside,
     watch: Stopwatch,
 ) -> Result<Started, Exit> {
-    let (vcpu0, birth) = begin(spec, outside, watch).map_err(failed)?;
-    let endpoint = place.open(spec);
-    let endpoint = endpoint.map(|(endpoint, ledger)| {
-        let _ = birth.go.send(ledger);
+    let (vcpu0, birth, go) = begin(spec, outside, watch).map_err(failed)?;
+    // Without a place nothing is sent, and the machine, if it is made already, waits no longer.
+    let endpoint = place.open(spec).map(|(endpoint, ledger)| {
+        let _ = go.send(ledger);
         endpoint
     });
+    drop(go);
     if endpoint.is_err() {
         birth.cancel.store(true, Ordering::Relaxed);
     }
@@ -175,7 +176,6 @@ fn failed(error: StartError) -> Exit {
 struct Birth {
     made: Receiver<Result<Arc<Machine>, StartError>>,
     bell: Arc<Bell>,
-    go: Sender<Option<Ledger>>,
     cancel: Arc<AtomicBool>,
 }
 
@@ -202,12 +202,13 @@ impl Birth {
     }
 }
 
-/// Checks what can be checked, and sets a thread to making the machine.
+/// Checks what can be checked, and sets a thread to making the machine, which begins when it is told
+/// its place.
 fn begin(
     spec: &SliverSpec,
     mut outside: Outside,
     watch: Stopwatch,
-) -> Result<(JoinHandle<Milestones>, Birth), StartError> {
+) -> Result<(JoinHandle<Milestones>, Birth, Sender<Option<Ledger>>), StartError> {
     let guest = Guest::plan(spec, &mut outside)?;
     check_host_memory(spec)?;
     if let Some(beyond) = spec.cpu().beyond_vcpus(spec.vcpus(), processors()) {
@@ -230,13 +231,8 @@ fn begin(
         .name("vcpu0".to_owned())
         .spawn(move || run_vcpu0(guest, plan, &to_main, &wait_for_go))
         .map_err(StartError::system("start a thread"))?;
-    let birth = Birth {
-        made,
-        bell,
-        go,
-        cancel,
-    };
-    Ok((vcpu0, birth))
+    let birth = Birth { made, bell, cancel };
+    Ok((vcpu0, birth, go))
 }
 
 /// An image and where it goes.
