@@ -8,4 +8,5 @@ pub mod input;
 pub mod output;
 pub mod ports;
 pub mod rated;
+pub mod uplink;
 pub mod virtio;

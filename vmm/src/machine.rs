@@ -18,6 +18,7 @@ use crate::control::bell::Bell;
 use crate::control::proto::{DeviceStatus, ExitCounts};
 use crate::devices::attendant::Attendant;
 use crate::devices::bus::Bus;
+use crate::devices::uplink::UplinkSeat;
 use crate::doze::Doze;
 use crate::exit::{Exit, Registers};
 use crate::kvm::kick::Kick;
@@ -76,6 +77,8 @@ pub struct Machine {
     governor: Governor,
     /// What its frames pass, if it has a network card.
     gate: Option<Arc<Mutex<Gate>>>,
+    /// Its seat on the node's uplink, if it has one.
+    uplink: Option<Arc<UplinkSeat>>,
     entered_tsc: AtomicU64,
     /// Made when a device first waits for something.
     pub(crate) attendant: OnceLock<Attendant>,
@@ -99,6 +102,7 @@ pub(crate) struct Parts {
     pub(crate) start_paused: bool,
     pub(crate) limits: CpuLimits,
     pub(crate) gate: Option<Arc<Mutex<Gate>>>,
+    pub(crate) uplink: Option<Arc<UplinkSeat>>,
 }
 
 impl Machine {
@@ -117,6 +121,7 @@ impl Machine {
             devices_thread: Mutex::default(),
             devices_account: ThreadAccount::default(),
             gate: parts.gate,
+            uplink: parts.uplink,
             entered_tsc: AtomicU64::new(0),
             attendant: OnceLock::new(),
         }
@@ -318,6 +323,11 @@ impl Machine {
     /// What its frames pass, if it has a network card.
     pub(crate) fn gate(&self) -> Option<&Arc<Mutex<Gate>>> {
         self.gate.as_ref()
+    }
+
+    /// Its seat on the node's uplink, if it has one.
+    pub(crate) fn uplink(&self) -> Option<&UplinkSeat> {
+        self.uplink.as_deref()
     }
 
     /// Accesses of the guest that meant nothing, so far.

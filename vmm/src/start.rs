@@ -24,6 +24,7 @@ use crate::control::bell::Bell;
 use crate::control::endings::{Endings, timespec};
 use crate::control::endpoint::{Endpoint, EndpointError};
 use crate::devices::assemble::{AssembleError, Assembly, Outside, assemble};
+use crate::devices::uplink::membership_of;
 use crate::exit::Exit;
 use crate::kvm::kick::install_kick_handler;
 use crate::kvm::mapping::MapError;
@@ -156,7 +157,7 @@ impl Place<'_> {
         let endpoint = Endpoint::open(self.run_dir, spec.name())?;
         let joined = self.ledger.map(|path| {
             let claim = Claim::of(spec.cpu(), spec.vcpus(), processors());
-            seat::join(path, spec.name(), claim)
+            seat::join(path, spec.name(), claim, membership_of(spec).as_ref())
         });
         match joined.transpose() {
             Ok(ledger) => Ok((endpoint, ledger.flatten())),
@@ -171,6 +172,9 @@ impl Place<'_> {
 fn failed(error: StartError) -> Exit {
     Exit::error(error.to_string())
 }
+
+/// Tells the thread that makes the machine its place.
+type Go = Sender<Option<Ledger>>;
 
 /// This thread's side of a machine that is being made on another.
 struct Birth {
@@ -208,7 +212,7 @@ fn begin(
     spec: &SliverSpec,
     mut outside: Outside,
     watch: Stopwatch,
-) -> Result<(JoinHandle<Milestones>, Birth, Sender<Option<Ledger>>), StartError> {
+) -> Result<(JoinHandle<Milestones>, Birth, Go), StartError> {
     let guest = Guest::plan(spec, &mut outside)?;
     check_host_memory(spec)?;
     if let Some(beyond) = spec.cpu().beyond_vcpus(spec.vcpus(), processors()) {
@@ -281,7 +285,9 @@ fn run_vcpu0(
         Ok((machine, vcpu)) => {
             let machine = Arc::new(machine);
             // It is in the ledger before anybody can ask it anything.
-            let joined = go.recv().map(|ledger| machine.governor().join(ledger));
+            let joined = go
+                .recv()
+                .map(|ledger| seat::take(machine.governor(), machine.uplink(), ledger));
             let mine = joined.ok().map(|()| (Arc::clone(&machine), vcpu));
             (Ok(machine), mine)
         }

@@ -130,7 +130,7 @@ impl Server {
         let ready = self.wait(timeouts.into_iter().flatten().min())?;
         self.machine.follow_host_time();
         if let Some(seat) = &mut self.seat {
-            seat.keep(self.machine.governor());
+            seat.keep(self.machine.governor(), self.machine.uplink());
         }
         if !self.settled && now.elapsed() >= SETTLE_AFTER {
             self.settled = true;

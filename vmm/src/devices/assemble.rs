@@ -17,6 +17,7 @@ use slice_abi::info::NetConfig;
 
 use super::input::Input;
 use super::output::Output;
+use super::uplink::{NoUplink, UplinkSeat};
 use super::virtio::backend::Backend;
 use super::virtio::balloon::Balloon;
 use super::virtio::block::{Block, SharedBudget};
@@ -55,6 +56,8 @@ pub struct Assembly {
     pub disk_budget: SharedBudget,
     /// What their frames pass, if there are any and somebody is to watch.
     pub gate: Option<Arc<Mutex<Gate>>>,
+    /// Their seat on the node's uplink, if the spec names one.
+    pub uplink: Option<Arc<UplinkSeat>>,
 }
 
 /// A device cannot be had.
@@ -75,6 +78,8 @@ pub enum AssembleError {
     Seed(io::Error),
     #[error("seed: {0}")]
     SeedDisk(DiskError),
+    #[error(transparent)]
+    Uplink(#[from] NoUplink),
     #[error("vsock: {0}")]
     Vsock(#[from] VsockError),
 }
@@ -95,6 +100,7 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
     let mut backends: Vec<Box<dyn Backend>> =
         vec![Box::new(console), Box::new(Rng::new()), Box::new(balloon)];
     let gate = (count > 0).then(|| Arc::new(Mutex::new(gate_of(spec))));
+    let uplink = UplinkSeat::new(spec)?.map(Arc::new);
     let mut nets = Vec::with_capacity(count);
     for (card, net) in spec.nets().iter().enumerate() {
         let tap = tap(card, net, outside.taps.remove(&card))?;
@@ -104,6 +110,7 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
             Some(gate) => device.watched(Door {
                 gate: Arc::clone(gate),
                 card,
+                uplink: uplink.clone(),
             }),
             None => device,
         }));
@@ -132,6 +139,7 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
         nets,
         disk_budget,
         gate,
+        uplink,
     })
 }
 

@@ -1,8 +1,8 @@
 //! How a machine's threads obey its [`Governor`](crate::sched::governor::Governor): the gate that
 //! each passes on its way into the guest or to a device, and where all stand while they may not.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::Machine;
 use crate::attend::now;
@@ -14,7 +14,7 @@ use crate::nanos::Nanos;
 use crate::sched::account::process_time;
 use crate::sched::governor::{Governor, Looked};
 use crate::sched::place;
-use crate::spec::CpuLimits;
+use crate::spec::{CpuLimits, NetLimits};
 
 impl Machine {
     /// Whether the sliver may run, and what it has used.
@@ -62,7 +62,9 @@ impl Machine {
             self.stop_busy(own);
         }
         if let Some(native) = self.native() {
-            native.tell_quota(&looked.grant);
+            // Who moves frames right now tells it next time.
+            let gate = self.gate().and_then(|gate| gate.try_lock().ok());
+            native.tell_quota(&looked.grant, gate.map(|gate| gate.granted()).as_ref());
         }
         looked.hold
     }
@@ -146,6 +148,22 @@ impl Machine {
         self.governor.wake();
         self.stop_busy(None);
         self.look();
+        Ok(())
+    }
+
+    /// Puts other limits of its traffic in force, at once, unless its uplink cannot keep what they
+    /// guarantee.
+    pub fn set_net_limits(&self, limits: &NetLimits) -> Result<(), String> {
+        let gate = self.gate().ok_or("the sliver has no network card")?;
+        if let Some(uplink) = self.uplink() {
+            uplink.claim(limits).map_err(|error| error.to_string())?;
+        }
+        // Each change leaves it sound: a panic elsewhere does not spoil it.
+        let mut gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        gate.set_limits(limits, now());
+        drop(gate);
+        // A card may wait for a moment that the old limits gave.
+        self.nudge();
         Ok(())
     }
 }

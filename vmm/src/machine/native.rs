@@ -26,7 +26,7 @@ use crate::kvm::vcpu::Vcpu;
 use crate::kvm::vm::{KvmError, Vm};
 use crate::nanos::Nanos;
 use crate::sched::governor::Granted;
-use crate::sched::quota;
+use crate::sched::quota::{self, NetGranted};
 
 /// The guest's clocks are brought up to date this often while it runs.
 pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(1);
@@ -186,11 +186,14 @@ impl Native {
     }
 
     /// Writes the quota page.
-    pub(super) fn tell_quota(&self, granted: &Granted) {
+    pub(super) fn tell_quota(&self, granted: &Granted, net: Option<&NetGranted>) {
         let clock = self.clock();
         let now = Nanos(clock.monotonic_ns(host_tsc()));
         // Holding the clock keeps other writers away.
         quota::write(self.system.quota(), granted, now);
+        if let Some(net) = net {
+            quota::write_net(self.system.quota(), net, now);
+        }
     }
 
     fn clock(&self) -> MutexGuard<'_, SliverClock> {

@@ -52,6 +52,19 @@ pub struct ShaperCounters {
     pub rx_waits: u64,
 }
 
+/// What a sliver sends, as far as its uplink is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sending {
+    /// Bytes sent so far.
+    pub tx_bytes: u64,
+    /// How often a frame had to wait so far.
+    pub waits: u64,
+    /// Whether one does now.
+    pub waits_now: bool,
+    /// What the sliver's own limits allow at present, in kbit/s, if they limit it.
+    pub most_kbit: Option<u64>,
+}
+
 /// The shaper of a sliver.
 #[derive(Debug)]
 pub struct Shaper {
@@ -215,6 +228,24 @@ impl Shaper {
     pub fn kbit(&self) -> Option<u64> {
         let buckets = self.plain.bucket.iter().chain(&self.uplink);
         buckets.map(|bucket| bucket.rate() / KBIT).min()
+    }
+
+    /// What is sent, as far as the uplink is concerned.
+    pub fn sending(&self) -> Sending {
+        let lanes = [&self.plain, &self.exempt];
+        let used = if self.limits.prefixes().is_empty() {
+            1
+        } else {
+            2
+        };
+        let rates = lanes[..used].iter();
+        let rates = rates.map(|lane| lane.bucket.as_ref().map(|bucket| bucket.rate() / KBIT));
+        Sending {
+            tx_bytes: self.counters.tx_bytes,
+            waits: self.counters.tx_waits,
+            waits_now: lanes.iter().any(|lane| lane.waits_since.is_some()),
+            most_kbit: rates.sum(),
+        }
     }
 
     /// What was used of today's allowance.

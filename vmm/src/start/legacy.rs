@@ -126,6 +126,7 @@ pub(super) fn make(
         start_paused: spec.start_paused(),
         limits: *spec.cpu(),
         gate: devices.gate,
+        uplink: devices.uplink,
     });
     milestones.load = watch.elapsed_us();
     Ok((machine, first))

@@ -65,7 +65,7 @@ pub(super) fn make(
         layout,
     } = guest;
     let mut bus = Bus::new(devices.backends, low::DEVICES);
-    let gate = devices.gate;
+    let (gate, uplink) = (devices.gate, devices.uplink);
     let devices = DeviceTable {
         entries: bus.entries(),
         nets: devices.nets,
@@ -102,6 +102,7 @@ pub(super) fn make(
         start_paused: spec.start_paused(),
         limits: *spec.cpu(),
         gate,
+        uplink,
     });
     milestones.load = watch.elapsed_us();
     Ok((machine, vcpu))

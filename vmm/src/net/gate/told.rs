@@ -10,7 +10,9 @@ use crate::nanos::Nanos;
 use crate::net::capture::Capture;
 use crate::net::flows::{End, Flow};
 use crate::net::prefix::Prefix;
-use crate::net::shaper::Direction;
+use crate::net::shaper::{Direction, Sending};
+use crate::net::uplink::Kbit;
+use crate::sched::quota::NetGranted;
 use crate::spec::NetLimits;
 
 /// Records in one answer at most, so that it fits into a frame of the control protocol.
@@ -122,6 +124,25 @@ impl Gate {
     /// Other limits, from now on.
     pub fn set_limits(&mut self, limits: &NetLimits, now: Nanos) {
         self.shaper.set_limits(limits, now);
+    }
+
+    /// What the sliver sends, as far as its uplink is concerned.
+    pub fn sending(&self) -> Sending {
+        self.shaper.sending()
+    }
+
+    /// What the uplink has for the sliver from now on.
+    pub fn set_uplink_rate(&mut self, rate: Kbit, now: Nanos) {
+        self.shaper.set_uplink_rate(Some(rate.0.into()), now);
+    }
+
+    /// What the sliver is told of its grants.
+    pub fn granted(&self) -> NetGranted {
+        NetGranted {
+            tx_left_today: self.shaper.left_today(),
+            tx_kbit: self.shaper.kbit(),
+            rx_kbit: self.shaper.limits().rx_max_kbit(),
+        }
     }
 
     /// How the sliver's traffic does.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::frame::Header;
+use crate::devices::uplink::UplinkSeat;
 use crate::nanos::Nanos;
 use crate::net::gate::{Admitted, Gate, Judged, Segments};
 
@@ -13,6 +14,8 @@ pub struct Door {
     pub gate: Arc<Mutex<Gate>>,
     /// Index of the card.
     pub card: usize,
+    /// The sliver's seat on its node's uplink, if it has one.
+    pub uplink: Option<Arc<UplinkSeat>>,
 }
 
 /// The gate during one batch.
@@ -25,9 +28,14 @@ pub(super) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     pub(super) fn new(door: Option<&'a Door>, now: Nanos) -> Self {
+        // Each frame leaves it sound: a panic elsewhere does not spoil it.
+        let mut gate = door.map(|door| door.gate.lock().unwrap_or_else(PoisonError::into_inner));
+        let uplink = door.and_then(|door| door.uplink.as_ref());
+        if let (Some(gate), Some(uplink)) = (&mut gate, uplink) {
+            uplink.look(gate, now);
+        }
         Self {
-            // Each frame leaves it sound: a panic elsewhere does not spoil it.
-            gate: door.map(|door| door.gate.lock().unwrap_or_else(PoisonError::into_inner)),
+            gate,
             card: door.map_or(0, |door| door.card),
             now,
         }
