@@ -173,7 +173,16 @@ impl Lab {
         let (tie, theirs) = UnixStream::pair()?;
         // Inherited under its own number; this program starts nothing else meanwhile.
         fcntl_setfd(&theirs, FdFlags::empty())?;
-        let mut command = Command::new(artifacts::slicevmm());
+        let slicevmm = artifacts::slicevmm();
+        let mut command = if surroundings.namespaced {
+            let mut command = Command::new("unshare");
+            let mounted = r#"mount -t sysfs sysfs /sys && exec "$@""#;
+            command.args(["--mount", "sh", "-c", mounted, "sh"]);
+            command.arg(slicevmm);
+            command
+        } else {
+            Command::new(slicevmm)
+        };
         let since = monotonic_ns();
         command
             .arg("--spec")
@@ -212,6 +221,8 @@ pub(crate) struct Surroundings {
     pub(crate) rivals: bool,
     /// Nobody reads what its guest prints.
     pub(crate) unheard: bool,
+    /// It sees the devices of the calling thread's network namespace.
+    pub(crate) namespaced: bool,
 }
 
 /// A running sliver.

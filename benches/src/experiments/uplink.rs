@@ -141,6 +141,7 @@ fn once(lab: &Lab, example: &Example) -> Result<f64> {
         let spec = lab.spec_with(&name, guests::bare(), &args, fields)?;
         let around = Surroundings {
             rivals: true,
+            namespaced: true,
             ..Surroundings::default()
         };
         slivers.push(node.inside(|| lab.start(&spec, around))?);
