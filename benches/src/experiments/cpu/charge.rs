@@ -149,6 +149,7 @@ fn run(lab: &mut Lab, name: &str, flood: Flood) -> Result<Vec<Samples>> {
 const UNHEARD: Surroundings = Surroundings {
     rivals: false,
     unheard: true,
+    namespaced: false,
 };
 
 fn measure(lab: &Lab, sliver: Subject) -> Result<(Charged, String)> {

@@ -84,6 +84,7 @@ fn wake(lab: &mut Lab) -> Result<Vec<Samples>> {
     let rivals = Surroundings {
         rivals: true,
         unheard: false,
+        namespaced: false,
     };
     let ours = |lab: &Lab| {
         let crowd = Crowd::start(specs.iter().map(|spec| Subject::sliver(lab, spec, rivals)))?;

@@ -67,6 +67,7 @@ fn from_others(lab: &mut Lab) -> Result<Vec<Samples>> {
     let rivals = Surroundings {
         rivals: true,
         unheard: false,
+        namespaced: false,
     };
     let gains = lab.repeat("theft by a late joiner", runs(lab), |lab| {
         let subjects = specs.iter().map(|spec| Subject::sliver(lab, spec, rivals));
