@@ -8,6 +8,7 @@ use integration::needs_kvm;
 use integration::sliver::Sliver;
 use serde_json::{Value, json};
 use vmm::nanos::Nanos;
+use vmm::net::flows::Acquaintance;
 use vmm::net::guard::{self, Guard, Verdict};
 use vmm::net::packet::Packet;
 use vmm::spec::SliverSpec;
@@ -155,7 +156,7 @@ fn a_guard_and_the_outside_agree_on_every_frame_of_a_real_guest() {
     let mut wrong = Vec::new();
     for frame in &outside.frames {
         let packet = Packet::parse(&frame.head, frame.len);
-        let verdict = guard.outgoing(0, &packet, false, Nanos(1));
+        let verdict = guard.outgoing(0, &packet, Acquaintance::New, Nanos(1));
         let forbidden = card.forbids(&frame.head, frame.len);
         if (verdict != Verdict::Pass) != forbidden.is_some() {
             wrong.push((verdict, forbidden, packet));

@@ -6,6 +6,7 @@ pub mod events;
 pub mod flows;
 pub mod gate;
 pub mod guard;
+mod hash;
 pub mod packet;
 pub mod ports;
 pub mod prefix;

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::arbitrary::Result;
 use libfuzzer_sys::fuzz_target;
 use vmm::nanos::Nanos;
+use vmm::net::flows::Acquaintance;
 use vmm::net::guard::{Card, Guard, Verdict};
 use vmm::net::packet::{HEAD_BYTES, Kind, Packet, Transport};
 use vmm::spec::SliverSpec;
@@ -40,7 +41,12 @@ fn run(input: &mut Unstructured) -> Result<()> {
     while !input.is_empty() {
         let (how, wait, more, len) = input.arbitrary::<(u8, u16, u16, u16)>()?;
         now = now + Nanos::from_millis(wait.into());
-        let (sent, known, more) = (how & 1 != 0, how & 2 != 0, usize::from(more));
+        let (sent, more) = (how & 1 != 0, usize::from(more));
+        let flow = match how & 0xa {
+            0 => Acquaintance::New,
+            8 => Acquaintance::Unanswered,
+            _ => Acquaintance::Answered,
+        };
         let len = usize::from(len).min(HEAD_BYTES).min(input.len());
         let mut head = input.bytes(len)?.to_vec();
         if let (true, Some(source)) = (how & 4 != 0, head.get_mut(6..12)) {
@@ -48,7 +54,7 @@ fn run(input: &mut Unstructured) -> Result<()> {
         }
         let packet = Packet::parse(&head, head.len() + more);
         if sent {
-            if guard.outgoing(0, &packet, known, now) == Verdict::Pass {
+            if guard.outgoing(0, &packet, flow, now) == Verdict::Pass {
                 sound(&packet);
             }
             let mut out = [0; 160];

@@ -35,14 +35,24 @@ impl Bucket {
 
     /// Bytes that may be taken now.
     pub fn available(&mut self, now: Nanos) -> u64 {
+        self.fill(now);
+        // Not more than the capacity.
+        (self.level.max(0) / SECOND) as u64
+    }
+
+    /// Whether that many may be. It does not divide, which is what a packet would wait for longest.
+    pub fn has(&mut self, bytes: u64, now: Nanos) -> bool {
+        self.fill(now);
+        self.level.max(0) >= i128::from(bytes) * SECOND
+    }
+
+    fn fill(&mut self, now: Nanos) {
         // Time that seems to run backward (two threads read it) adds nothing.
         let since = self.filled_at.unwrap_or(now).0;
         let passed = now.0.saturating_sub(since);
         self.filled_at = Some(Nanos(now.0.max(since)));
         let added = i128::from(passed) * i128::from(self.bytes_per_second);
         self.level = (self.level + added).min(i128::from(self.capacity) * SECOND);
-        // Not more than the capacity.
-        (self.level.max(0) / SECOND) as u64
     }
 
     /// Takes bytes, whether they are available or not.
@@ -52,7 +62,7 @@ impl Bucket {
 
     /// Whether `bytes`, or a full bucket if that is less, are available; if not, when they will be.
     pub fn check(&mut self, bytes: u64, now: Nanos) -> Result<(), Nanos> {
-        if self.available(now) >= bytes.min(self.capacity) {
+        if self.has(bytes.min(self.capacity), now) {
             return Ok(());
         }
         Err(self.ready_at(bytes, now).max(now + Nanos(1)))
@@ -60,7 +70,7 @@ impl Bucket {
 
     /// Fills at another rate from now on, and holds another amount at most.
     pub fn set(&mut self, bytes_per_second: u64, capacity: u64, now: Nanos) {
-        self.available(now);
+        self.fill(now);
         self.bytes_per_second = bytes_per_second.max(1);
         self.capacity = capacity.max(1);
         self.level = self.level.min(i128::from(self.capacity) * SECOND);
@@ -164,6 +174,7 @@ mod tests {
             let mut bucket = Bucket::new(rate, capacity);
             let now = Nanos(start);
             let available = bucket.available(now);
+            prop_assert!(bucket.has(available, now) && !bucket.has(available + 1, now));
             bucket.take(taken.min(available));
             let wanted = wanted.min(capacity);
             let at = bucket.ready_at(wanted, now);

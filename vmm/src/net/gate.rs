@@ -11,9 +11,9 @@ mod told;
 
 use super::capture::Capture;
 use super::events::EventLog;
-use super::flows::FlowTable;
+use super::flows::{Acquaintance, FlowTable, Passed, Sought};
 use super::guard::{Card, Guard, Reason, Verdict};
-use super::packet::{Kind, Packet, Transport, Tuple};
+use super::packet::{Kind, Packet, Transport};
 use super::ports::PortMap;
 use super::shaper::{Direction, Shaper, UsedToday};
 use super::wire;
@@ -51,14 +51,10 @@ pub enum Judged {
 /// What is known of a frame that may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admitted {
-    tuple: Option<Tuple>,
-    tcp_flags: u8,
-    outside_port: Option<u16>,
+    /// The flow that it is of, if it is a datagram, and what is written down of it.
+    flow: Option<Sought>,
+    passed: Passed,
     exempt: bool,
-    /// Frames on the wire.
-    packets: u32,
-    /// Bytes on the wire.
-    bytes: u64,
     /// Bytes of the frame as it is handed over.
     frame_bytes: usize,
 }
@@ -121,7 +117,8 @@ impl Gate {
         self.sweep(now);
         let packet = Packet::parse(head, bytes);
         let tuple = packet.tuple();
-        let known = tuple.is_some_and(|tuple| self.flows.knows(&tuple, Direction::Out));
+        let flow = tuple.map(|tuple| self.flows.seek(&tuple, Direction::Out));
+        let acquaintance = flow.map_or(Acquaintance::New, |flow| flow.acquaintance());
         if self.is_unaudited(&packet, now) {
             return Judged::Drop;
         }
@@ -131,7 +128,7 @@ impl Gate {
                 .note("drop", "a checksum where none belongs", 1, now);
             return Judged::Drop;
         }
-        if let Verdict::Drop(reason) = self.guard.outgoing(card, &packet, known, now) {
+        if let Verdict::Drop(reason) = self.guard.outgoing(card, &packet, acquaintance, now) {
             self.tell_guest(card, head, &packet, now);
             self.note_drop(reason, now);
             return Judged::Drop;
@@ -149,19 +146,21 @@ impl Gate {
             },
         };
         Judged::Pass(Admitted {
-            tuple,
-            tcp_flags: tcp_flags(&packet),
-            outside_port,
+            flow,
+            passed: Passed {
+                outside_port,
+                tcp_flags: tcp_flags(&packet),
+                packets: frames,
+                bytes: wire_bytes,
+            },
             exempt: tuple.is_some_and(|tuple| self.shaper.is_exempt(tuple.destination)),
-            packets: frames,
-            bytes: wire_bytes,
             frame_bytes: bytes,
         })
     }
 
     /// Whether the rate allows a frame now, which is then charged; if not, when it will.
     pub fn admit(&mut self, admitted: &Admitted, now: Nanos) -> Result<(), Nanos> {
-        let (bytes, exempt) = (admitted.bytes, admitted.exempt);
+        let (bytes, exempt) = (admitted.passed.bytes, admitted.exempt);
         self.shaper.check(bytes, exempt, now)?;
         self.shaper.charge_sent(bytes, exempt, now);
         Ok(())
@@ -169,7 +168,9 @@ impl Gate {
 
     /// A frame was sent.
     pub fn sent(&mut self, admitted: &Admitted, head: &[u8], now: Nanos) {
-        self.record(Direction::Out, admitted, now);
+        if let Some(flow) = &admitted.flow {
+            self.flows.record(flow, &admitted.passed, now);
+        }
         self.copy(head, admitted.frame_bytes, now);
     }
 
@@ -204,7 +205,6 @@ impl Gate {
             outside_port = port(&packet).filter(|outside| port(&at_home) != Some(*outside));
             packet = at_home;
         }
-        let tuple = packet.tuple();
         if self.is_unaudited(&packet, now) {
             return false;
         }
@@ -213,16 +213,16 @@ impl Gate {
             return false;
         }
         self.guard.learn(card, &packet, head);
-        let admitted = Admitted {
-            tuple,
-            tcp_flags: tcp_flags(&packet),
-            outside_port,
-            exempt: false,
-            packets: frames,
-            bytes: wire_bytes,
-            frame_bytes: bytes,
-        };
-        self.record(Direction::In, &admitted, now);
+        if let Some(tuple) = packet.tuple() {
+            let flow = self.flows.seek(&tuple, Direction::In);
+            let passed = Passed {
+                outside_port,
+                tcp_flags: tcp_flags(&packet),
+                packets: frames,
+                bytes: wire_bytes,
+            };
+            self.flows.record(&flow, &passed, now);
+        }
         self.copy(head, bytes, now);
         true
     }
@@ -267,20 +267,6 @@ impl Gate {
 
     fn note_drop(&mut self, reason: Reason, now: Nanos) {
         self.events.note("drop", reason.as_str(), 1, now);
-    }
-
-    fn record(&mut self, direction: Direction, admitted: &Admitted, now: Nanos) {
-        if let Some(tuple) = admitted.tuple {
-            self.flows.record(
-                direction,
-                &tuple,
-                admitted.outside_port,
-                admitted.tcp_flags,
-                admitted.packets,
-                admitted.bytes,
-                now,
-            );
-        }
     }
 
     fn copy(&mut self, head: &[u8], bytes: usize, now: Nanos) {

@@ -18,9 +18,12 @@ mod reason;
 mod tests;
 mod upkeep;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::bucket::Bucket;
+use super::flows::Acquaintance;
+use super::hash::Secrets;
 use super::packet::{Datagram, Flaw, Kind, Packet, Transport, protocol};
 use super::prefix::{Prefix, PrefixSet};
 use crate::nanos::Nanos;
@@ -91,6 +94,8 @@ pub struct Guard {
 impl Guard {
     /// The guard that a spec asks for.
     pub fn new(spec: &GuardSpec, cards: Vec<Card>) -> Self {
+        // For tables whose keys the guest chooses.
+        let secrets = Secrets::new(RandomState::new().hash_one(0));
         let rate = |per_second: u64| Bucket::new(per_second, per_second * BURST_SECONDS);
         Self {
             cards,
@@ -109,9 +114,9 @@ impl Guard {
             flows: Bucket::new(spec.flows_per_second(), spec.flows_burst()),
             icmp: rate(spec.icmp_per_second()),
             answers: rate(ANSWERS),
-            destinations: Distinct::new(spec.destinations_per_hour()),
-            heard: Heard::new(),
-            probes: Probes::default(),
+            destinations: Distinct::new(spec.destinations_per_hour(), secrets),
+            heard: Heard::new(secrets),
+            probes: Probes::new(secrets),
             dropped: Counts::default(),
             would_drop: Counts::default(),
             probed: Vec::new(),
@@ -119,13 +124,18 @@ impl Guard {
         }
     }
 
-    /// Judges what the guest sends on a card. `known` tells whether it belongs to a flow that there
-    /// is already.
-    pub fn outgoing(&mut self, card: usize, packet: &Packet, known: bool, now: Nanos) -> Verdict {
+    /// Judges what the guest sends on a card. `flow` tells what is known of its flow.
+    pub fn outgoing(
+        &mut self,
+        card: usize,
+        packet: &Packet,
+        flow: Acquaintance,
+        now: Nanos,
+    ) -> Verdict {
         if self.spec.mode() == GuardMode::Off {
             return Verdict::Pass;
         }
-        let judged = self.judge(card, packet, known, now);
+        let judged = self.judge(card, packet, flow, now);
         self.done(judged)
     }
 
@@ -170,7 +180,7 @@ impl Guard {
         &mut self,
         card: usize,
         packet: &Packet,
-        known: bool,
+        flow: Acquaintance,
         now: Nanos,
     ) -> Result<(), Reason> {
         let Some(own) = self.cards.get_mut(card) else {
@@ -195,7 +205,7 @@ impl Guard {
                 let place = self.place(own, datagram, packet.destination_mac)?;
                 if place != Place::Upkeep {
                     self.judge_destination(datagram.destination, place)?;
-                    self.judge_rates(datagram, place, known, now)?;
+                    self.judge_rates(datagram, place, flow, now)?;
                 }
                 Ok(())
             }
@@ -263,27 +273,27 @@ impl Guard {
         &mut self,
         datagram: &Datagram,
         place: Place,
-        known: bool,
+        flow: Acquaintance,
         now: Nanos,
     ) -> Result<(), Reason> {
         let (destination, transport) = (datagram.destination, &datagram.transport);
         let is_icmp = matches!(datagram.protocol, protocol::ICMP | protocol::ICMP6);
-        if is_icmp && self.icmp.available(now) == 0 {
+        if is_icmp && !self.icmp.has(1, now) {
             return Err(Reason::IcmpRate);
         }
         // Replies have a flow already, which the other side began.
         let is_answer = is_error(transport) && self.heard.has(destination);
-        let is_new = !known && !is_answer;
+        let is_new = flow == Acquaintance::New && !is_answer;
         let is_far = place == Place::Far;
         if is_new {
-            if self.flows.available(now) == 0 {
+            if !self.flows.has(1, now) {
                 return Err(Reason::FlowRate);
             }
             if is_far && !self.destinations.allows(destination, now) {
                 return Err(Reason::Destinations);
             }
         }
-        if is_far && (is_new || is_probe(transport)) {
+        if is_far && !is_answer && (is_new || is_probe(transport, flow)) {
             self.judge_probe(destination, now)?;
         }
         if is_icmp {
@@ -296,12 +306,11 @@ impl Guard {
     }
 
     fn judge_probe(&mut self, destination: IpAddr, now: Nanos) -> Result<(), Reason> {
-        let agreed = self.opt_in.contains(destination)
-            || self
-                .cards
-                .iter()
-                .any(|card| card.is_name_server(destination));
-        match self.probes.probe(destination, agreed, now) {
+        let has_agreed = || {
+            let mut cards = self.cards.iter();
+            self.opt_in.contains(destination) || cards.any(|card| card.is_name_server(destination))
+        };
+        match self.probes.probe(destination, has_agreed, now) {
             Probed::Pass => Ok(()),
             Probed::Long => {
                 if self.probed.len() < MOST_TOLD {
@@ -334,7 +343,7 @@ impl Guard {
         out: &mut [u8],
     ) -> Option<usize> {
         let gateways = self.cards.get(card)?.gateways();
-        if self.answers.available(now) == 0 {
+        if !self.answers.has(1, now) {
             return None;
         }
         let len = answer::prohibited(head, packet, gateways, out)?;
@@ -387,16 +396,19 @@ fn has_port_zero(transport: &Transport) -> bool {
     }
 }
 
-/// Whether it asks for an answer, though its flow may be there.
-fn is_probe(transport: &Transport) -> bool {
+/// Whether it asks for an answer, though its flow may be there, or goes on without one. Of a
+/// fragment the first decides: the others are a flow of their own, which nobody answers.
+fn is_probe(transport: &Transport, flow: Acquaintance) -> bool {
     const SYN_ACK: u8 = 0x12;
     const SYN: u8 = 0x02;
-    match *transport {
+    let asks = match *transport {
         Transport::Tcp { flags, .. } => flags & SYN_ACK == SYN,
         Transport::Icmp { kind, .. } => kind == 8,
         Transport::Icmp6 { kind, .. } => kind == 128,
+        Transport::Fragment => return false,
         _ => false,
-    }
+    };
+    asks || flow == Acquaintance::Unanswered
 }
 
 /// Whether it tells that something else did not arrive (RFC 1122, 3.2.2; RFC 4443, 2.1).

@@ -3,10 +3,14 @@
 //! A frame is judged by its first bytes, read once; headers that do not lie within them make it
 //! malformed. Nothing is allocated, and every byte is hostile.
 
+mod bytes;
+mod ip;
 #[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::chunk;
 
 /// First bytes of a frame that are looked at: Ethernet, and the longest headers of IPv4 and TCP or
 /// a usual chain of IPv6's, or what matters in the answer of a DHCP server.
@@ -14,9 +18,6 @@ pub const HEAD_BYTES: usize = 512;
 
 /// Bytes of an Ethernet header.
 const ETHERNET_BYTES: usize = 14;
-/// Extension headers of IPv6 that are followed at most.
-const MOST_EXTENSIONS: usize = 8;
-
 /// Numbers of protocols (RFC 5237).
 pub mod protocol {
     /// ICMP.
@@ -81,6 +82,8 @@ pub struct Datagram {
     pub protocol: u8,
     /// The header of that protocol.
     pub transport: Transport,
+    /// The address that neighbour discovery is about (RFC 4861).
+    pub target: Option<Ipv6Addr>,
     /// Bytes of all headers, with Ethernet's: what each segment repeats.
     pub header_bytes: usize,
     /// Where the IP header begins.
@@ -125,8 +128,6 @@ pub enum Transport {
         code: u8,
         /// The identifier of an echo, 0 for others.
         id: u16,
-        /// The address that neighbour discovery is about (RFC 4861).
-        target: Option<Ipv6Addr>,
     },
     /// A fragment that is not the first.
     Fragment,
@@ -174,21 +175,33 @@ impl Packet {
             };
         };
         let mac = |at: usize| std::array::from_fn(|index| ethernet[at + index]);
-        let kind = match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
-            0x0800 => ipv4(head, frame_bytes).map(Kind::Ip),
-            0x86dd => ipv6(head, frame_bytes).map(Kind::Ip),
-            0x0806 => arp(head).map(Kind::Arp),
-            other => Ok(Kind::Other(other)),
-        };
-        Self {
+        let packet = |kind| Self {
             source_mac: mac(6),
             destination_mac: mac(0),
             frame_bytes,
-            kind: kind.unwrap_or_else(Kind::Malformed),
-        }
+            kind,
+        };
+        // Each is written where it stays: what is moved about would be half of what it costs.
+        let flaw = match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
+            0x0800 => match ip::ipv4(head, frame_bytes) {
+                Ok(datagram) => return packet(Kind::Ip(datagram)),
+                Err(flaw) => flaw,
+            },
+            0x86dd => match ip::ipv6(head, frame_bytes) {
+                Ok(datagram) => return packet(Kind::Ip(datagram)),
+                Err(flaw) => flaw,
+            },
+            0x0806 => match arp(head) {
+                Ok(arp) => return packet(Kind::Arp(arp)),
+                Err(flaw) => flaw,
+            },
+            other => return packet(Kind::Other(other)),
+        };
+        packet(Kind::Malformed(flaw))
     }
 
     /// The flow that it belongs to, if it is a datagram.
+    #[inline(always)]
     pub fn tuple(&self) -> Option<Tuple> {
         let Kind::Ip(datagram) = &self.kind else {
             return None;
@@ -235,217 +248,21 @@ impl Tuple {
     }
 }
 
-fn word(head: &[u8], at: usize) -> Result<u16, Flaw> {
-    let bytes = head.get(at..at + 2).ok_or(Flaw::Short)?;
-    Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
-}
-
-fn byte(head: &[u8], at: usize) -> Result<u8, Flaw> {
-    head.get(at).copied().ok_or(Flaw::Short)
-}
-
-fn address4(head: &[u8], at: usize) -> Result<Ipv4Addr, Flaw> {
-    let bytes = head.get(at..).and_then(<[u8]>::first_chunk::<4>);
-    bytes.map(|bytes| Ipv4Addr::from(*bytes)).ok_or(Flaw::Short)
-}
-
-fn address6(head: &[u8], at: usize) -> Result<Ipv6Addr, Flaw> {
-    let bytes = head.get(at..).and_then(<[u8]>::first_chunk::<16>);
-    bytes.map(|bytes| Ipv6Addr::from(*bytes)).ok_or(Flaw::Short)
-}
-
-/// RFC 791.
-fn ipv4(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
-    let at = ETHERNET_BYTES;
-    let first = byte(head, at)?;
-    let header = usize::from(first & 0xf) * 4;
-    if first >> 4 != 4 {
-        return Err(Flaw::Field);
-    }
-    let total = usize::from(word(head, at + 2)?);
-    // Ethernet pads short frames; a bundle of segments may leave the length to the host.
-    if header < 20 || total < header || at + total > frame_bytes {
-        return Err(Flaw::Length);
-    }
-    if header > 20 && is_routed(head.get(at + 20..at + header).ok_or(Flaw::Short)?) {
-        return Err(Flaw::Routed);
-    }
-    let (offset, more) = (
-        word(head, at + 6)? & 0x1fff,
-        byte(head, at + 6)? & 0x20 != 0,
-    );
-    let protocol = byte(head, at + 9)?;
-    let (source, destination) = (address4(head, at + 12)?, address4(head, at + 16)?);
-    let transport_at = at + header;
-    let (transport, bytes) = match offset {
-        0 => transport(head, transport_at, at + total, protocol)?,
-        _ => (Transport::Fragment, 0),
-    };
-    if !more && offset == 0 && protocol == protocol::UDP {
-        whole_udp(head, transport_at, at + total)?;
-    }
-    Ok(Datagram {
-        source: source.into(),
-        destination: destination.into(),
-        protocol,
-        transport,
-        header_bytes: transport_at + bytes,
-        ip_at: at,
-        transport_at,
-    })
-}
-
-/// RFC 8200.
-fn ipv6(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
-    let at = ETHERNET_BYTES;
-    if byte(head, at)? >> 4 != 6 {
-        return Err(Flaw::Field);
-    }
-    let end = at + 40 + usize::from(word(head, at + 4)?);
-    if end > frame_bytes {
-        return Err(Flaw::Length);
-    }
-    let (source, destination) = (address6(head, at + 8)?, address6(head, at + 24)?);
-    let (mut next, mut here) = (byte(head, at + 6)?, at + 40);
-    let (mut later, mut more) = (false, false);
-    for turn in 0.. {
-        // Hop by hop and destination options; routing; a fragment header; authentication.
-        let bytes = match next {
-            43 => return Err(Flaw::Routed),
-            0 | 60 => usize::from(byte(head, here + 1)?) * 8 + 8,
-            44 => {
-                later |= word(head, here + 2)? & 0xfff8 != 0;
-                more |= word(head, here + 2)? & 1 != 0;
-                8
-            }
-            51 => usize::from(byte(head, here + 1)?) * 4 + 8,
-            _ => break,
-        };
-        if turn == MOST_EXTENSIONS || here + bytes > end {
-            return Err(Flaw::Length);
-        }
-        next = byte(head, here)?;
-        here += bytes;
-        if later {
-            break;
-        }
-    }
-    let (transport, bytes) = match later {
-        false => transport(head, here, end, next)?,
-        true => (Transport::Fragment, 0),
-    };
-    if !more && !later && next == protocol::UDP {
-        whole_udp(head, here, end)?;
-    }
-    Ok(Datagram {
-        source: source.into(),
-        destination: destination.into(),
-        protocol: next,
-        transport,
-        header_bytes: here + bytes,
-        ip_at: at,
-        transport_at: here,
-    })
-}
-
-/// Whether options of IPv4 say by which hosts it goes: loose or strict source routing.
-fn is_routed(mut options: &[u8]) -> bool {
-    loop {
-        match *options {
-            [131 | 137, ..] => return true,
-            [1, ..] => options = &options[1..],
-            [2..=255, len @ 2..=255, ..] if usize::from(len) <= options.len() => {
-                options = &options[len.into()..];
-            }
-            // The end of the list, or one that no host reads on.
-            _ => return false,
-        }
-    }
-}
-
-/// Checks that a datagram of UDP that is no fragment has all of its bytes.
-fn whole_udp(head: &[u8], at: usize, end: usize) -> Result<(), Flaw> {
-    match at + usize::from(word(head, at + 4)?) <= end {
-        true => Ok(()),
-        false => Err(Flaw::Length),
-    }
-}
-
-/// The header at `at` in a datagram that ends at `end`, and its bytes.
-fn transport(head: &[u8], at: usize, end: usize, protocol: u8) -> Result<(Transport, usize), Flaw> {
-    let fits = |bytes: usize| (at + bytes <= end).then_some(bytes).ok_or(Flaw::Length);
-    Ok(match protocol {
-        protocol::TCP => {
-            let bytes = usize::from(byte(head, at + 12)? >> 4) * 4;
-            if bytes < 20 {
-                return Err(Flaw::Length);
-            }
-            let tcp = Transport::Tcp {
-                source: word(head, at)?,
-                destination: word(head, at + 2)?,
-                flags: byte(head, at + 13)?,
-            };
-            (tcp, fits(bytes)?)
-        }
-        protocol::UDP => {
-            let udp = Transport::Udp {
-                source: word(head, at)?,
-                destination: word(head, at + 2)?,
-            };
-            if word(head, at + 4)? < 8 {
-                return Err(Flaw::Length);
-            }
-            (udp, fits(8)?)
-        }
-        protocol::ICMP => {
-            let kind = byte(head, at)?;
-            let id = match kind {
-                0 | 8 | 13..=18 => word(head, at + 4)?,
-                _ => 0,
-            };
-            let code = byte(head, at + 1)?;
-            (Transport::Icmp { kind, code, id }, fits(8)?)
-        }
-        protocol::ICMP6 => {
-            let kind = byte(head, at)?;
-            let id = match kind {
-                128 | 129 => word(head, at + 4)?,
-                _ => 0,
-            };
-            let target = match kind {
-                135..=137 => Some(address6(head, at + 8)?),
-                _ => None,
-            };
-            let icmp = Transport::Icmp6 {
-                kind,
-                code: byte(head, at + 1)?,
-                id,
-                target,
-            };
-            (icmp, fits(4)?)
-        }
-        _ => (Transport::Other, 0),
-    })
-}
-
 /// RFC 826.
 fn arp(head: &[u8]) -> Result<Arp, Flaw> {
-    let at = ETHERNET_BYTES;
-    let (hardware, network) = (word(head, at)?, word(head, at + 2)?);
-    if (hardware, network) != (1, 0x0800) || word(head, at + 4)? != 0x0604 {
+    let arp: &[u8; 28] = chunk(head, ETHERNET_BYTES)?;
+    // Ethernet and IPv4, by the lengths of their addresses, too.
+    if arp[..6] != [0, 1, 8, 0, 6, 4] {
         return Err(Flaw::Field);
     }
-    let operation = word(head, at + 6)?;
-    let target = address4(head, at + 24)?;
-    let sender_mac = std::array::from_fn(|index| head[at + 8 + index]);
     Ok(Arp {
-        is_reply: match operation {
-            1 => false,
-            2 => true,
+        is_reply: match arp[6..8] {
+            [0, 1] => false,
+            [0, 2] => true,
             _ => return Err(Flaw::Field),
         },
-        sender_mac,
-        sender: address4(head, at + 14)?,
-        target,
+        sender_mac: *chunk(arp, 8)?,
+        sender: Ipv4Addr::from(*chunk(arp, 14)?),
+        target: Ipv4Addr::from(*chunk(arp, 24)?),
     })
 }

@@ -45,7 +45,16 @@ impl Prefix {
 
     /// Whether an address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.address.is_ipv4() == address.is_ipv4() && Self::holding(address, self.bits) == *self
+        let same = match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (own.to_bits() ^ other.to_bits()).leading_zeros()
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                (own.to_bits() ^ other.to_bits()).leading_zeros()
+            }
+            _ => return false,
+        };
+        same >= u32::from(self.bits)
     }
 
     /// Its first address.
@@ -113,11 +122,19 @@ impl From<Prefix> for String {
     }
 }
 
-/// Whether addresses are in one of many prefixes: two searches among ranges that do not overlap.
+/// Whether addresses are in one of many prefixes: a search among ranges that do not overlap, and
+/// for most addresses not even that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrefixSet {
-    four: Vec<(u32, u32)>,
-    six: Vec<(u128, u128)>,
+    four: Ranges<u32>,
+    six: Ranges<u128>,
+}
+
+/// Ranges in their order, and with which first bytes anything begins that is in one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Ranges<T> {
+    first_bytes: [u64; 4],
+    all: Vec<(T, T)>,
 }
 
 impl PrefixSet {
@@ -137,22 +154,29 @@ impl PrefixSet {
             }
         }
         Self {
-            four: merged(four),
-            six: merged(six),
+            four: Ranges::new(merged(four), |value| (value >> 24) as u8),
+            six: Ranges::new(merged(six), |value| (value >> 120) as u8),
         }
     }
 
     /// Whether an address is in one of them.
+    #[inline]
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(four) => holds(&self.four, four.to_bits()),
-            IpAddr::V6(six) => holds(&self.six, six.to_bits()),
+            IpAddr::V4(four) => {
+                let [first, ..] = four.octets();
+                self.four.may_hold(first) && self.four.holds(four.to_bits())
+            }
+            IpAddr::V6(six) => {
+                let [first, ..] = six.octets();
+                self.six.may_hold(first) && self.six.holds(six.to_bits())
+            }
         }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.four.is_empty() && self.six.is_empty()
+        self.four.all.is_empty() && self.six.all.is_empty()
     }
 }
 
@@ -169,9 +193,26 @@ fn merged<T: Ord + Copy>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
     kept
 }
 
-fn holds<T: Ord + Copy>(ranges: &[(T, T)], value: T) -> bool {
-    let after = ranges.partition_point(|range| range.0 <= value);
-    after > 0 && ranges[after - 1].1 >= value
+impl<T: Ord + Copy> Ranges<T> {
+    fn new(all: Vec<(T, T)>, first_byte: impl Fn(T) -> u8) -> Self {
+        let mut first_bytes = [0; 4];
+        for (first, last) in &all {
+            for byte in first_byte(*first)..=first_byte(*last) {
+                first_bytes[usize::from(byte / 64)] |= 1 << (byte % 64);
+            }
+        }
+        Self { first_bytes, all }
+    }
+
+    #[inline]
+    fn may_hold(&self, first_byte: u8) -> bool {
+        self.first_bytes[usize::from(first_byte / 64)] >> (first_byte % 64) & 1 != 0
+    }
+
+    fn holds(&self, value: T) -> bool {
+        let after = self.all.partition_point(|range| range.0 <= value);
+        after > 0 && self.all[after - 1].1 >= value
+    }
 }
 
 #[cfg(test)]
@@ -208,6 +249,16 @@ mod tests {
         }
     }
 
+    /// The addresses before and after one.
+    fn beside(address: IpAddr) -> [IpAddr; 2] {
+        match address {
+            IpAddr::V4(four) => [u32::MAX, 1]
+                .map(|step| Ipv4Addr::from_bits(four.to_bits().wrapping_add(step)).into()),
+            IpAddr::V6(six) => [u128::MAX, 1]
+                .map(|step| Ipv6Addr::from_bits(six.to_bits().wrapping_add(step)).into()),
+        }
+    }
+
     fn any_prefix() -> impl Strategy<Value = Prefix> {
         // Few bits that differ, so that prefixes meet.
         let four = (0u32..64, 26u8..=32).prop_map(|(low, bits)| {
@@ -219,6 +270,38 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_set_of_any_prefixes_holds_their_first_and_last_addresses_and_no_others(
+            four in proptest::collection::vec((any::<u32>(), 0u8..=32), 0..4),
+            six in proptest::collection::vec((any::<u128>(), 0u8..=128), 0..4),
+        ) {
+            let four = four.into_iter().map(|(address, bits)| (Ipv4Addr::from_bits(address).into(), bits));
+            let six = six.into_iter().map(|(address, bits)| (Ipv6Addr::from_bits(address).into(), bits));
+            let prefixes: Vec<Prefix> = { four.chain(six) }
+                .map(|(address, bits)| Prefix::holding(address, bits))
+                .collect();
+            let set = PrefixSet::new(&prefixes);
+            for prefix in &prefixes {
+                let last: IpAddr = match prefix.address {
+                    IpAddr::V4(four) => {
+                        let rest = u32::MAX.checked_shr(prefix.bits.into()).unwrap_or(0);
+                        Ipv4Addr::from_bits(four.to_bits() | rest).into()
+                    }
+                    IpAddr::V6(six) => {
+                        let rest = u128::MAX.checked_shr(prefix.bits.into()).unwrap_or(0);
+                        Ipv6Addr::from_bits(six.to_bits() | rest).into()
+                    }
+                };
+                prop_assert!(set.contains(prefix.address) && set.contains(last));
+                for address in beside(prefix.address).into_iter().chain(beside(last)) {
+                    let mut holding = prefixes.iter().map(|prefix| (prefix, prefix.bits));
+                    let expected = holding
+                        .any(|(prefix, bits)| Prefix::holding(address, bits) == *prefix);
+                    prop_assert_eq!(set.contains(address), expected, "{}", address);
+                }
+            }
+        }
+
         #[test]
         fn a_set_holds_what_its_prefixes_do(
             prefixes in proptest::collection::vec(any_prefix(), 0..12),

@@ -2,23 +2,37 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::net::hash::{Secrets, halves};
 use crate::net::packet::Tuple;
+use crate::net::packet::protocol::{ICMP, ICMP6};
 use crate::net::shaper::Direction;
 
-const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
-
 /// Both directions of a flow have the same key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Eq)]
 pub(super) struct Key {
     /// Addresses inside and outside, then ports, protocol and whether it is IPv4.
     words: [u64; 5],
 }
 
+impl PartialEq for Key {
+    /// All at once: one key is looked at, and it is the right one nearly always.
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let both = self.words.iter().zip(&other.words);
+        both.fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
+    }
+}
+
 impl Key {
+    /// What no packet has.
+    pub(super) const NOBODYS: Self = Self {
+        words: [u64::MAX; 5],
+    };
+
+    #[inline(always)]
     pub(super) fn new(tuple: &Tuple, direction: Direction) -> Self {
-        let source = (tuple.source, tuple.source_port);
-        let destination = (tuple.destination, tuple.destination_port);
+        let source = (words(&tuple.source), tuple.source_port);
+        let destination = (words(&tuple.destination), tuple.destination_port);
         let (mut inside, mut remote) = match direction {
             Direction::Out => (source, destination),
             Direction::In => (destination, source),
@@ -28,8 +42,8 @@ impl Key {
             inside.1 = tuple.source_port.max(tuple.destination_port);
             remote.1 = 0;
         }
-        let (inside_high, inside_low) = halves(inside.0);
-        let (remote_high, remote_low) = halves(remote.0);
+        let [inside_high, inside_low] = inside.0;
+        let [remote_high, remote_low] = remote.0;
         let rest = u64::from(inside.1) << 32
             | u64::from(remote.1) << 16
             | u64::from(tuple.protocol) << 8
@@ -70,22 +84,16 @@ impl Key {
         (self.words[4] >> 8) as u8
     }
 
-    /// Multiplies and folds, one word after the other: without the seed, which is secret, nobody
-    /// can make many keys that fall together.
-    pub(super) fn hash(&self, seed: u64) -> u32 {
-        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let secret = seed.rotate_left(32) ^ ODD;
-        let mixed = self.words.iter().fold(seed, |hash, word| {
-            let product = u128::from(hash ^ word) * u128::from(secret | 1);
-            (product as u64) ^ ((product >> 64) as u64).wrapping_add(ODD)
-        });
-        (mixed ^ (mixed >> 32)) as u32
+    pub(super) fn hash(&self, secrets: &Secrets) -> u32 {
+        let hash = secrets.five(self.words);
+        (hash ^ (hash >> 32)) as u32
     }
 }
 
-fn halves(address: IpAddr) -> (u64, u64) {
+#[inline(always)]
+fn words(address: &IpAddr) -> [u64; 2] {
     match address {
-        IpAddr::V4(four) => (0, u64::from(four.to_bits())),
-        IpAddr::V6(six) => ((six.to_bits() >> 64) as u64, six.to_bits() as u64),
+        IpAddr::V4(four) => [0, u64::from(four.to_bits())],
+        IpAddr::V6(six) => halves(six.to_bits()),
     }
 }

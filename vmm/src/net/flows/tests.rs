@@ -1,8 +1,14 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::net::packet::protocol::{TCP, UDP};
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
 
 const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -27,6 +33,19 @@ fn answer(to: Tuple) -> Tuple {
     }
 }
 
+fn passed(tcp_flags: u8, packets: u32, bytes: u64) -> Passed {
+    Passed {
+        outside_port: None,
+        tcp_flags,
+        packets,
+        bytes,
+    }
+}
+
+fn knows(table: &FlowTable, tuple: &Tuple, direction: Direction) -> bool {
+    table.seek(tuple, direction).acquaintance() != Acquaintance::New
+}
+
 /// A table that is spoken through by hand.
 struct Talk {
     table: FlowTable,
@@ -42,21 +61,17 @@ impl Talk {
     }
 
     fn sends(&mut self, tuple: Tuple, flags: u8) {
-        self.table.record(
-            Direction::Out,
-            &tuple,
-            Some(20_001),
-            flags,
-            1,
-            100,
-            self.now,
-        );
+        let passed = Passed {
+            outside_port: Some(20_001),
+            ..passed(flags, 1, 100)
+        };
+        let sought = self.table.seek(&tuple, Direction::Out);
+        self.table.record(&sought, &passed, self.now);
     }
 
     fn hears(&mut self, tuple: Tuple, flags: u8) {
-        let tuple = answer(tuple);
-        self.table
-            .record(Direction::In, &tuple, None, flags, 1, 60, self.now);
+        let sought = self.table.seek(&answer(tuple), Direction::In);
+        self.table.record(&sought, &passed(flags, 1, 60), self.now);
     }
 
     fn after(&mut self, span: u64) {
@@ -81,9 +96,9 @@ fn both_directions_are_one_record_from_the_slivers_view() {
     let mut talk = Talk::new(8);
     talk.sends(out(UDP, 1), 0);
     talk.hears(out(UDP, 1), 0);
-    assert!(talk.table.knows(&out(UDP, 1), Direction::Out));
-    assert!(talk.table.knows(&answer(out(UDP, 1)), Direction::In));
-    assert!(!talk.table.knows(&out(UDP, 1), Direction::In));
+    assert!(knows(&talk.table, &out(UDP, 1), Direction::Out));
+    assert!(knows(&talk.table, &answer(out(UDP, 1)), Direction::In));
+    assert!(!knows(&talk.table, &out(UDP, 1), Direction::In));
     talk.table.stop();
     let expected = Flow {
         first: talk.now,
@@ -116,7 +131,8 @@ fn addresses_of_both_kinds_come_back_as_they_went_in() {
             destination: remote,
             ..out(UDP, 1)
         };
-        table.record(Direction::Out, &tuple, None, 0, 1, 1, Nanos::ZERO);
+        let sought = table.seek(&tuple, Direction::Out);
+        table.record(&sought, &passed(0, 1, 1), Nanos::ZERO);
         table.stop();
         let (_, flows) = table.batch(1);
         assert_eq!((flows[0].inside, flows[0].remote), (six, remote));
@@ -136,8 +152,8 @@ fn an_echo_and_its_answer_are_one_flow() {
         destination: echo.source,
         ..echo
     };
-    assert!(talk.table.knows(&reply, Direction::In));
-    assert!(talk.table.knows(&answer(echo), Direction::In));
+    assert!(knows(&talk.table, &reply, Direction::In));
+    assert!(knows(&talk.table, &answer(echo), Direction::In));
     talk.table.stop();
     let flows = talk.take();
     assert_eq!((flows[0].inside_port, flows[0].remote_port), (77, 0));
@@ -155,7 +171,7 @@ fn a_flow_that_lasts_is_told_each_minute_and_stays_known() {
     assert!(flows.iter().all(|flow| flow.end == End::Cut));
     assert!(flows.iter().all(|flow| flow.tx_packets == 60));
     assert_eq!(flows[1].first - flows[0].first, seconds(60));
-    assert!(talk.table.knows(&out(UDP, 1), Direction::Out));
+    assert!(knows(&talk.table, &out(UDP, 1), Direction::Out));
 }
 
 #[test]
@@ -173,7 +189,7 @@ fn silence_ends_a_flow_when_its_protocol_allows_no_more() {
     talk.after(240);
     assert_eq!(talk.table.len(), 1, "the datagrams are over");
     assert_eq!(talk.ends(), [], "nothing new is to be told of them");
-    assert!(talk.table.knows(&out(TCP, 3), Direction::Out));
+    assert!(knows(&talk.table, &out(TCP, 3), Direction::Out));
     talk.after(7200);
     assert!(talk.table.is_empty());
 }
@@ -261,7 +277,7 @@ fn what_nobody_takes_is_counted_as_lost() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Packet(bool, u8, u16, u8, u16),
+    Packet(bool, bool, (u8, u16), u8, u16),
     Pass(u64),
     Take(usize),
 }
@@ -269,9 +285,9 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let protocol = prop::sample::select(vec![1_u8, TCP, UDP, 47]);
     let flags = prop::sample::select(vec![0, SYN, SYN | ACK, ACK, FIN | ACK, RST]);
-    let packet = (any::<bool>(), protocol, 0..12_u16, flags, 1..2000_u16).prop_map(
-        |(sent, protocol, port, flags, bytes)| Step::Packet(sent, protocol, port, flags, bytes),
-    );
+    let kind = (protocol, 0..12_u16);
+    let packet = (any::<bool>(), any::<bool>(), kind, flags, 1..2000_u16)
+        .prop_map(|(sent, late, kind, flags, bytes)| Step::Packet(sent, late, kind, flags, bytes));
     let step = prop_oneof![
         8 => packet,
         2 => (0..90_u64).prop_map(Step::Pass),
@@ -283,10 +299,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// Plays the steps; with `strict` nothing passes while the table is full. Recorded, given out.
 fn play(steps: Vec<Step>, capacity: usize, strict: bool) -> (FlowTable, [u64; 2], Vec<Flow>) {
     let mut talk = Talk::new(capacity);
-    let (mut recorded, mut given) = ([0, 0], Vec::new());
+    let (mut recorded, mut given, mut waiting) = ([0, 0], Vec::new(), None);
     for step in steps {
         match step {
-            Step::Packet(sent, protocol, port, flags, bytes) => {
+            Step::Packet(sent, late, (protocol, port), flags, bytes) => {
                 if strict && talk.table.is_full() {
                     continue;
                 }
@@ -295,9 +311,16 @@ fn play(steps: Vec<Step>, capacity: usize, strict: bool) -> (FlowTable, [u64; 2]
                     false => (Direction::In, answer(out(protocol, port))),
                 };
                 let bytes = u64::from(bytes);
-                talk.table
-                    .record(direction, &tuple, None, flags, 2, bytes, talk.now);
-                assert!(talk.table.knows(&tuple, direction));
+                // It waits for its rate while others pass: what was looked up may be old.
+                let sought = talk.table.seek(&tuple, direction);
+                let (sought, tuple, direction) = match late {
+                    true => waiting.replace((sought, tuple, direction)),
+                    false => Some((sought, tuple, direction)),
+                }
+                .unwrap_or((sought, tuple, direction));
+                let passed = passed(flags, 2, bytes);
+                talk.table.record(&sought, &passed, talk.now);
+                assert!(knows(&talk.table, &tuple, direction));
                 recorded[0] += 2;
                 recorded[1] += bytes;
             }
@@ -323,16 +346,11 @@ fn sum(flows: &[Flow]) -> [u64; 2] {
 }
 
 fn in_table(table: &FlowTable) -> [u64; 2] {
-    let there: Vec<Entry> = (0..table.entries.len() as u32)
+    let there: Vec<Flow> = (0..table.entries.len() as u32)
         .filter(|place| !table.free.contains(place))
-        .map(|place| table.entries[place as usize])
+        .map(|place| { table.entries[place as usize] }.take(End::Cut))
         .collect();
-    there.into_iter().fold([0, 0], |[packets, bytes], entry| {
-        [
-            packets + entry.tx_packets + entry.rx_packets,
-            bytes + entry.tx_bytes + entry.rx_bytes,
-        ]
-    })
+    sum(&there)
 }
 
 proptest! {
@@ -366,12 +384,53 @@ proptest! {
 fn many_flows_are_all_found_again() {
     let mut table = FlowTable::new(20_000, 99);
     for port in 0..20_000 {
-        table.record(Direction::Out, &out(UDP, port), None, 0, 1, 1, Nanos(1));
+        let sought = table.seek(&out(UDP, port), Direction::Out);
+        table.record(&sought, &passed(0, 1, 1), Nanos(1));
     }
-    assert!((0..20_000).all(|port| table.knows(&out(UDP, port), Direction::Out)));
+    assert!((0..20_000).all(|port| knows(&table, &out(UDP, port), Direction::Out)));
     table.sweep(seconds(100));
     table.sweep(seconds(100));
     assert_eq!(table.len(), 20_000 - 2 * MOST_AT_ONCE, "a sweep is bounded");
-    let left = (0..20_000).filter(|port| table.knows(&out(UDP, *port), Direction::Out));
+    let left = (0..20_000).filter(|port| knows(&table, &out(UDP, *port), Direction::Out));
     assert_eq!(left.count(), table.len());
+}
+
+#[test]
+fn a_flow_that_is_gone_since_it_was_looked_up_is_found_or_begun_anew() {
+    let mut talk = Talk::new(1);
+    talk.sends(out(UDP, 1), 0);
+    let sought = talk.table.seek(&out(UDP, 1), Direction::Out);
+    // Its place is another's now.
+    talk.sends(out(UDP, 2), 0);
+    talk.table.record(&sought, &passed(0, 1, 7), talk.now);
+    let mut flows = talk.take();
+    talk.table.stop();
+    flows.extend(talk.take());
+    let told: Vec<_> = { flows.iter() }
+        .map(|flow| (flow.inside_port, flow.tx_bytes))
+        .collect();
+    assert_eq!(told, [(1, 100), (2, 100), (1, 7)]);
+    // And a place that is nobody's.
+    talk.table.record(&sought, &passed(0, 1, 9), talk.now);
+    assert_eq!(talk.table.len(), 1);
+}
+
+#[test]
+fn a_flow_is_answered_when_the_other_side_has_spoken() {
+    let mut talk = Talk::new(8);
+    let acquaintance = |talk: &Talk| {
+        [
+            (out(UDP, 1), Direction::Out),
+            (answer(out(UDP, 1)), Direction::In),
+        ]
+        .map(|(tuple, direction)| talk.table.seek(&tuple, direction).acquaintance())
+    };
+    assert_eq!(acquaintance(&talk), [Acquaintance::New; 2]);
+    talk.sends(out(UDP, 1), 0);
+    assert_eq!(
+        acquaintance(&talk),
+        [Acquaintance::Unanswered, Acquaintance::Answered]
+    );
+    talk.hears(out(UDP, 1), 0);
+    assert_eq!(acquaintance(&talk), [Acquaintance::Answered; 2]);
 }

@@ -4,10 +4,10 @@
 //! the last flow to it, and there are at most as many as are allowed. The oldest leave after an
 //! hour.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::nanos::Nanos;
+use crate::net::hash::{AddressMap, Secrets, bits};
 
 const HOUR: Nanos = Nanos::from_millis(3_600_000);
 
@@ -17,7 +17,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Distinct {
     most: usize,
-    places: HashMap<IpAddr, u32>,
+    places: AddressMap<u32>,
     entries: Vec<Entry>,
     oldest: u32,
     newest: u32,
@@ -35,10 +35,10 @@ struct Entry {
 
 impl Distinct {
     /// Allows `most` addresses, fewer than 2^32.
-    pub(super) fn new(most: u64) -> Self {
+    pub(super) fn new(most: u64, secrets: Secrets) -> Self {
         Self {
             most: most as usize,
-            places: HashMap::new(),
+            places: AddressMap::with_hasher(secrets),
             entries: Vec::new(),
             oldest: NONE,
             newest: NONE,
@@ -49,7 +49,7 @@ impl Distinct {
     /// Whether a flow may be begun to an address, which then counts for an hour.
     pub(super) fn allows(&mut self, address: IpAddr, now: Nanos) -> bool {
         self.expire(now);
-        let place = match self.places.get(&address) {
+        let place = match self.places.get(&bits(address)) {
             Some(&place) => {
                 self.unlink(place);
                 place
@@ -57,7 +57,7 @@ impl Distinct {
             None if self.places.len() >= self.most => return false,
             None => {
                 let place = self.unused(address);
-                self.places.insert(address, place);
+                self.places.insert(bits(address), place);
                 place
             }
         };
@@ -73,7 +73,7 @@ impl Distinct {
                 return;
             }
             self.unlink(place);
-            self.places.remove(&entry.address);
+            self.places.remove(&bits(entry.address));
             self.entries[place as usize].newer = self.free;
             self.free = place;
         }
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn as_many_as_are_allowed_in_each_hour_and_known_ones_always() {
-        let mut distinct = Distinct::new(100);
+        let mut distinct = Distinct::new(100, Secrets::new(7));
         for hour in 0..5u64 {
             let now = Nanos(HOUR.0 * hour);
             let range = hour as u32 * 1000..(hour as u32 + 1) * 1000;
@@ -157,7 +157,7 @@ mod tests {
         fn it_does_as_a_list_of_all_that_was_sent_would(
             steps in proptest::collection::vec((0u32..12, 0u64..900), 1..200),
         ) {
-            let mut distinct = Distinct::new(5);
+            let mut distinct = Distinct::new(5, Secrets::new(7));
             let mut model: BTreeMap<u32, Nanos> = BTreeMap::new();
             let mut now = Nanos(0);
             for (number, seconds) in steps {

@@ -1,8 +1,9 @@
 //! Who was heard of lately without having been asked. An ICMP error to one of them is an answer:
 //! strangers that knock at closed ports cannot use up what the sliver may contact.
 
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+
+use crate::net::hash::{Secrets, bits, halves};
 
 /// Addresses that are kept; a newer one may take an older one's place.
 const SLOTS: usize = 512;
@@ -10,19 +11,19 @@ const SLOTS: usize = 512;
 #[derive(Debug)]
 pub(super) struct Heard {
     slots: Box<[Option<IpAddr>]>,
-    hasher: RandomState,
+    secrets: Secrets,
 }
 
 impl Heard {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(secrets: Secrets) -> Self {
         Self {
             slots: vec![None; SLOTS].into(),
-            hasher: RandomState::new(),
+            secrets,
         }
     }
 
     fn slot(&self, address: IpAddr) -> usize {
-        self.hasher.hash_one(address) as usize % SLOTS
+        self.secrets.two(halves(bits(address))) as usize % SLOTS
     }
 
     pub(super) fn note(&mut self, address: IpAddr) {

@@ -5,10 +5,10 @@
 //! one probe a minute is left, unless who is there has agreed. The table is bounded: destinations
 //! beyond it are not watched until others have been left alone.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::nanos::Nanos;
+use crate::net::hash::{AddressMap, Secrets, bits};
 
 /// A longer pause ends a series of probes.
 const PAUSE: Nanos = Nanos::from_millis(10_000);
@@ -40,23 +40,35 @@ pub(super) enum Probed {
     Drop,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Probes {
-    series: HashMap<IpAddr, Series>,
+    series: AddressMap<Series>,
     swept: Nanos,
 }
 
 impl Probes {
-    /// A probe of a destination, which has agreed to it or not.
-    pub(super) fn probe(&mut self, destination: IpAddr, agreed: bool, now: Nanos) -> Probed {
-        if let Some(series) = self.series.get_mut(&destination) {
+    pub(super) fn new(secrets: Secrets) -> Self {
+        Self {
+            series: AddressMap::with_hasher(secrets),
+            swept: Nanos::ZERO,
+        }
+    }
+
+    /// A probe of a destination, which may have agreed to it.
+    pub(super) fn probe(
+        &mut self,
+        destination: IpAddr,
+        has_agreed: impl FnOnce() -> bool,
+        now: Nanos,
+    ) -> Probed {
+        if let Some(series) = self.series.get_mut(&bits(destination)) {
             if now - series.last > PAUSE {
                 *series = Series::new(now);
                 return Probed::Pass;
             }
             series.last = now;
             let lasted = now - series.since;
-            if lasted >= DAY + DAY && !agreed && now - series.passed < SLOWED {
+            if lasted >= DAY + DAY && now - series.passed < SLOWED && !has_agreed() {
                 return Probed::Drop;
             }
             series.passed = now;
@@ -71,7 +83,7 @@ impl Probes {
             self.series.retain(|_, series| now - series.last <= PAUSE);
         }
         if self.series.len() < MOST {
-            self.series.insert(destination, Series::new(now));
+            self.series.insert(bits(destination), Series::new(now));
         }
         Probed::Pass
     }
@@ -96,10 +108,10 @@ mod tests {
 
     /// Probes every so many seconds for so many days: passed, told, dropped.
     fn probed(every: u64, days: u64, agreed: bool) -> (u64, u64, u64) {
-        let mut probes = Probes::default();
+        let mut probes = Probes::new(Secrets::new(7));
         let (mut passed, mut told, mut dropped) = (0, 0, 0);
         for second in (0..days * 86_400).step_by(every as usize) {
-            match probes.probe([192, 0, 2, 1].into(), agreed, Nanos(second * SECOND)) {
+            match probes.probe([192, 0, 2, 1].into(), || agreed, Nanos(second * SECOND)) {
                 Probed::Pass => passed += 1,
                 Probed::Long => (passed, told) = (passed + 1, told + 1),
                 Probed::Drop => dropped += 1,
@@ -128,10 +140,10 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_forgets_what_was_left_alone() {
-        let mut probes = Probes::default();
+        let mut probes = Probes::new(Secrets::new(7));
         for number in 0..100_000u32 {
             let address = std::net::Ipv4Addr::from_bits(number).into();
-            probes.probe(address, false, Nanos(u64::from(number) * SECOND / 100));
+            probes.probe(address, || false, Nanos(u64::from(number) * SECOND / 100));
             assert!(probes.series.len() <= MOST);
         }
         assert!(probes.series.len() > 1000);

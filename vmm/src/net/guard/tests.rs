@@ -1,5 +1,6 @@
 mod hostile;
 mod link;
+mod long_probes;
 
 use std::net::Ipv6Addr;
 
@@ -66,8 +67,16 @@ fn datagram(destination: [u8; 4]) -> Vec<u8> {
 }
 
 fn judged_at(guard: &mut Guard, frame: &[u8], known: bool, now: u64) -> Option<Reason> {
+    let flow = match known {
+        true => Acquaintance::Answered,
+        false => Acquaintance::New,
+    };
+    judged_of(guard, frame, flow, now)
+}
+
+fn judged_of(guard: &mut Guard, frame: &[u8], flow: Acquaintance, now: u64) -> Option<Reason> {
     let packet = Packet::parse(frame, frame.len());
-    match guard.outgoing(0, &packet, known, Nanos(now)) {
+    match guard.outgoing(0, &packet, flow, Nanos(now)) {
         Verdict::Pass => None,
         Verdict::Drop(reason) => Some(reason),
     }
@@ -261,19 +270,6 @@ fn icmp_has_a_rate() {
         (0..10_000u64).filter(|n| judged_at(guard, &echo, true, n * SECOND / 1000).is_none());
     // Ten seconds at 5 a second, and the burst.
     assert!((95..=101).contains(&passed.count()));
-}
-
-#[test]
-fn a_forgotten_ping_is_slowed_after_two_days() {
-    let guard = &mut usual("");
-    let echo = ip4(ME, PUBLIC, protocol::ICMP, &[8, 0, 0, 0, 0, 1, 0, 1]);
-    let mut passed = 0;
-    for second in (0..14 * 86_400).step_by(2) {
-        passed += u64::from(judged_at(guard, &echo, second > 0, second * SECOND).is_none());
-    }
-    assert_eq!(guard.take_probed(), [IpAddr::from(PUBLIC)]);
-    let (two_days, slowed) = (2 * 43_200, 12 * 1440);
-    assert!(passed <= two_days + slowed + 1, "{passed}");
 }
 
 #[test]

@@ -16,10 +16,10 @@ pub(super) fn is_upkeep(own: &Card, datagram: &Datagram) -> Result<bool, Reason>
             let [a, b, c, _] = group.octets();
             Ok(datagram.protocol == protocol::IGMP && [a, b, c] == [224, 0, 0])
         }
-        (IpAddr::V6(to), Transport::Icmp6 { kind, target, .. }) => match kind {
+        (IpAddr::V6(to), Transport::Icmp6 { kind, .. }) => match kind {
             // The same for IPv6 (RFC 4861).
             134 | 137 => Err(Reason::ForgedNeighbour),
-            136 if !target.is_some_and(|target| own.owns(target.into())) => {
+            136 if !{ datagram.target }.is_some_and(|target| own.owns(target.into())) => {
                 Err(Reason::ForgedNeighbour)
             }
             133 | 135 | 136 => Ok(is_link_group(to) || own.is_neighbour(destination)),

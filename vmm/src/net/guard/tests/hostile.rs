@@ -135,7 +135,7 @@ proptest! {
         }
         let packet = Packet::parse(&head, head.len() + more);
         let guard = &mut usual("");
-        if guard.outgoing(0, &packet, false, Nanos(0)) == Verdict::Pass {
+        if guard.outgoing(0, &packet, Acquaintance::New, Nanos(0)) == Verdict::Pass {
             match packet.kind {
                 Kind::Ip(datagram) => {
                     let own = match datagram.source {
