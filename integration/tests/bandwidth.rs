@@ -108,33 +108,3 @@ fn what_comes_too_fast_is_left_to_the_tap() {
     assert!(got.rx_waits > 0);
     sliver.assert_well();
 }
-
-#[test]
-fn a_new_limit_holds_for_a_sliver_that_runs() {
-    needs_kvm!();
-    let tap = taps::make(1).pop().expect("a tap is made");
-    let sliver = Sliver::bare("egress")
-        .args(["egress-flood", "udp", "1514"])
-        .field("nets", json!([Card::of(2).spec()]))
-        .tap(0, tap.fd)
-        .spawn_running();
-    until("it floods", || {
-        (traffic(&sliver).tx_bytes >= 20 * ENOUGH).then_some(())
-    });
-    let change = serde_json::from_value(json!({
-        "net": { "net_max_rate": RATE, "net_burst": BURST },
-    }));
-    let change = change.expect("it is a change");
-    sliver
-        .control()
-        .ask(Op::SetLimits(change))
-        .expect("it is set");
-    let since = Instant::now();
-    let before = traffic(&sliver).tx_bytes;
-    let after = until("more has gone", || {
-        let gone = traffic(&sliver).tx_bytes - before;
-        (gone >= ENOUGH).then_some(gone)
-    });
-    assert!(after <= most(since, 1514), "{after}");
-    sliver.assert_well();
-}

@@ -1,5 +1,6 @@
 //! How well a rate is kept: frames of a slice that sends all it can through its limit, next to a
-//! program that does so through `tc tbf` and `tc htb` with the same rate and burst.
+//! program that does so through `tc tbf` and `tc htb` with the same rate and burst: that of a spec
+//! that names none, and once the least.
 //!
 //! Both are heard at the other end by the same means, with the moments at which the kernel took the
 //! frames in: ours at its tap, the peers' at the far end of a veth pair. What counts are bytes as on
@@ -74,12 +75,33 @@ impl Frame {
 struct Case {
     kbit: u64,
     frame: Frame,
+    burst: Burst,
+}
+
+/// What may go at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Burst {
+    /// As a spec has it that names none: 2 ms at the rate, at least 32 KiB, and a frame.
+    Usual,
+    /// A frame, and not two: whoever is late has lost what came meanwhile.
+    Tight,
 }
 
 impl Case {
-    /// What may go at once: a millisecond at the rate, and at least a frame.
+    const fn usual(kbit: u64, frame: Frame) -> Self {
+        Self {
+            kbit,
+            frame,
+            burst: Burst::Usual,
+        }
+    }
+
     fn burst_kib(self) -> u64 {
-        (self.kbit / 8).max(self.frame.on_wire()).div_ceil(1024)
+        let bytes = match self.burst {
+            Burst::Usual => (self.kbit / 4).max(32 << 10).max(self.frame.on_wire()),
+            Burst::Tight => self.frame.on_wire(),
+        };
+        bytes.div_ceil(1024)
     }
 }
 
@@ -118,7 +140,7 @@ macro_rules! case {
                 metric(concat!("shape-", $rate, "-", $size, "-100ms-htb"), "tc htb", Bar::None),
                 $($more),*
             ],
-            run: |lab| measure(lab, Case { kbit: $kbit, frame: $frame }),
+            run: |lab| measure(lab, Case::usual($kbit, $frame)),
         }
     };
 }
@@ -146,6 +168,26 @@ pub(crate) const EXPERIMENTS: &[Experiment] = &[
     case!("10g", 10_000_000, "64", Frame::Short),
     case!("10g", 10_000_000, "1500", Frame::Full),
     case!("10g", 10_000_000, "tso", Frame::Bundle),
+    Experiment {
+        metrics: &[
+            metric("shape-10m-1500-tight-long", "tc tbf", Bar::Value(1.0)),
+            metric(
+                "shape-10m-1500-tight-100ms",
+                "tc tbf",
+                bar_of_window(10_000, Frame::Full),
+            ),
+        ],
+        run: |lab| {
+            let case = Case::usual(10_000, Frame::Full);
+            measure(
+                lab,
+                Case {
+                    burst: Burst::Tight,
+                    ..case
+                },
+            )
+        },
+    },
 ];
 
 fn measure(lab: &mut Lab, case: Case) -> Result<Vec<Samples>> {

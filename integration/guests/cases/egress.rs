@@ -150,7 +150,8 @@ impl Guest {
                 taken = taken.wrapping_add(1);
             }
             card.notify();
-            self.rest_for(1_000_000);
+            // What comes ends its rest; it does not look for it.
+            self.rest_for(100_000_000);
         }
     }
 
