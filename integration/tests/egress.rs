@@ -20,7 +20,7 @@ use vmm::spec::SliverSpec;
 /// Frames of each kind.
 const COUNT: usize = 5;
 
-/// As what a guard counts them, and how many of the kinds above.
+/// As what a guard counts them, and how many of the kinds below.
 const REASONS: &[(&str, u64)] = &[
     ("port_zero", 4),
     ("bogon", 4),
@@ -110,11 +110,13 @@ fn without_a_guard_probes_of_all_pairs_leave_the_node() {
     let guests = probers(4);
     for (ended, outside) in run_on_node(&guests, &guard(json!({ "mode": "off" }))) {
         ended.assert_exited(0);
-        assert_eq!(outside.forbidden(), BTreeMap::new());
-        // Every frame is of a flow of its own.
-        let flows = outside.destinations().len();
-        assert_eq!(flows, outside.frames.len());
-        assert!(flows > 0);
+        let forbidden: Vec<_> = outside.forbidden().into_keys().collect();
+        assert_eq!(forbidden, ["an address that nobody has", "port zero"]);
+        let flows = outside.destinations();
+        let allowed = flows.iter().filter(|(to, port)| to[0] != 0 && *port != 0);
+        // Every other frame is of a flow of its own.
+        assert_eq!(allowed.count(), outside.allowed());
+        assert!(outside.allowed() > 0);
     }
 }
 
@@ -240,16 +242,29 @@ fn a_guard_that_reports_drops_nothing_and_tells_what_it_would_have() {
     assert_eq!(would_drop, of_reasons(REASONS));
 }
 
+/// What a guest is told of that sends it.
+const TOLD: [&str; 7] = [
+    "udp-to-port-zero",
+    "tcp-to-port-zero",
+    "tcp-from-port-zero",
+    "to-unset",
+    "to-this-network",
+    "to-loopback",
+    "to-reserved",
+];
+
 #[test]
 fn a_guest_is_told_that_what_it_sent_is_prohibited() {
     needs_kvm!();
-    let guest = Sliver::bare("egress-told");
-    let guest = guest.args(["egress-told", "10.0.0.2", "10.0.0.1", "udp-to-port-zero"]);
-    let (ended, outside) = run(&[(Card::of(2), guest)], &guard(json!({})), |_| {})
-        .pop()
-        .expect("there is one guest");
-    ended.assert_exited(0);
-    assert!(outside.frames.is_empty());
+    for kind in TOLD {
+        let guest = Sliver::bare("egress-told");
+        let guest = guest.args(["egress-told", "10.0.0.2", "10.0.0.1", kind]);
+        let (ended, outside) = run(&[(Card::of(2), guest)], &guard(json!({})), |_| {})
+            .pop()
+            .expect("there is one guest");
+        ended.assert_exited(0);
+        assert!(outside.frames.is_empty(), "{kind}");
+    }
 }
 
 /// Slivers that probe all others, for how long, and new flows that each may begin in a second.

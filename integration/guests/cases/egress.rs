@@ -2,7 +2,8 @@
 //! of everybody. What comes of it is looked at from outside.
 //!
 //!     egress OWN-ADDRESS PEER COUNT KIND...   COUNT frames of each kind; `stay` is none: it rests
-//!     egress-pairs OWN-ADDRESS MILLISECONDS   probes of 10.0.0.2 to .65, one port after the other
+//!     egress-pairs OWN-ADDRESS MILLISECONDS   probes of 10.0.0.2 to .65, one port after the other from 0
+//!                                             on, and in between of the address that nobody has
 //!     egress-flood udp|tcp BYTES              as many frames as the card takes, for ever
 //!     egress-told OWN-ADDRESS PEER KIND       one frame of a kind, and it is told why it did not go
 //!     egress-listen                           takes whatever comes, for ever
@@ -72,13 +73,15 @@ impl Guest {
         card.start();
         let own = self.address(1);
         let end = self.now() + self.number(2) * 1_000_000;
-        for port in 1.. {
+        let to = |host: u8| Packets::of(&card, own, [10, 0, 0, host]);
+        let unset = Packets::of(&card, own, [0; 4]);
+        for port in 0.. {
+            send(&card, &unset.udp(4000, 9000));
             for host in HOSTS.filter(|&host| host != own[3]) {
                 if self.now() >= end {
                     return;
                 }
-                let packets = Packets::of(&card, own, [10, 0, 0, host]);
-                send(&card, &packets.udp(4000, port));
+                send(&card, &to(host).udp(4000, port));
             }
         }
     }
