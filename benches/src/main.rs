@@ -8,7 +8,6 @@ mod experiments;
 mod host;
 mod lab;
 mod metrics;
-mod netns;
 mod policy;
 mod process;
 mod report;

@@ -3,7 +3,8 @@
 //! [`artifacts`] builds what is run, [`sliver`] runs it, [`client`] steers it, [`ended`] tells how it
 //! ended, [`outlet`] reads its output now and then, [`elf`] makes image files that nobody would ship.
 //! [`hostile`] runs guests that misbehave by the dozen, [`taps`] connects their network cards,
-//! [`receiver`] hears every frame that comes out of them, [`egress`] judges those.
+//! [`receiver`] hears every frame that comes out of them, [`egress`] judges those; [`netns`] makes
+//! networks of their own.
 //! [`cpu_time`] tells what a monitor uses of the processors, as the host sees it.
 //! [`service`] runs an example that serves, [`http`] and [`kv`] are clients of such. [`lab`] is a host
 //! for Linux guests wherever there is none.
@@ -21,6 +22,7 @@ pub mod hostile;
 pub mod http;
 pub mod kv;
 pub mod lab;
+pub mod netns;
 pub mod outlet;
 pub mod pss;
 pub mod receiver;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::lab::{Lab, QuadOf};
 use crate::metrics::{Bar, Experiment, Metric, Samples};
-use crate::netns::Namespace;
+use integration::netns::Namespace;
 
 /// Name of the sliver.
 const NAME: &str = "flood";

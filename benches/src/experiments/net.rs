@@ -18,7 +18,7 @@ use vmm::control::proto::Status;
 
 use crate::lab::{Lab, Sliver, progress_done};
 use crate::metrics::Samples;
-use crate::netns::{Namespace, without_offloads};
+use integration::netns::{Namespace, without_offloads};
 
 /// Name of the sliver, and of one that is watched.
 const NAME: &str = "net";

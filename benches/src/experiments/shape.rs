@@ -20,8 +20,8 @@ use serde_json::json;
 
 use crate::lab::{Lab, QuadOf};
 use crate::metrics::{Bar, Experiment, Metric, Samples};
-use crate::netns::Namespace;
 use crate::stats::Quad;
+use integration::netns::Namespace;
 use peer::{Discipline, Link};
 use windows::{Errors, Gone};
 

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::lab::{Lab, Surroundings};
 use crate::metrics::{Bar, Experiment, Metric, Samples};
-use crate::netns::Namespace;
+use integration::netns::Namespace;
 
 /// The uplink, in kbit/s.
 const UPLINK: u64 = 10_000;

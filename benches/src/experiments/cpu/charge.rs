@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 use crate::experiments::cpu::runs;
 use crate::lab::{Lab, Surroundings, progress_done};
 use crate::metrics::{Bar, Experiment, Metric, Samples};
-use crate::netns::{Namespace, without_offloads};
 use crate::stats::median;
 use crate::subject::{Crowd, Subject, whole};
 use crate::usage::Usage;
+use integration::netns::{Namespace, without_offloads};
 
 /// In percent of one processor.
 const CAP: f64 = 20.0;

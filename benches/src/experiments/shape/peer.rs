@@ -13,7 +13,7 @@ use integration::receiver::Receiver;
 use integration::taps::packet_socket;
 
 use super::{Case, Frame};
-use crate::netns::Namespace;
+use integration::netns::Namespace;
 
 /// Bytes of the header before a packet that is to be cut (virtio 1.2, 5.1.6, without the last member).
 const HEADER: usize = 10;
