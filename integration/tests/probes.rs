@@ -7,7 +7,6 @@ use integration::sliver::Sliver;
 use serde_json::json;
 use vmm::nanos::Nanos;
 use vmm::net::gate::{Gate, Judged, Segments};
-use vmm::net::shaper::UsedToday;
 use vmm::spec::SliverSpec;
 
 const SECOND: u64 = 1_000_000_000;
@@ -41,7 +40,7 @@ fn two_weeks(card: Card, frame: &[u8], opt_in: &[&str]) -> (Vec<u64>, Vec<u64>) 
         "guard": { "reachable": [PEER], "opt_in": opt_in },
     });
     let spec = SliverSpec::parse(spec.to_string().as_bytes()).expect("it is a spec");
-    let mut gate = Gate::new(&spec, UsedToday::default(), 7, Nanos::ZERO, Nanos::ZERO);
+    let mut gate = Gate::new(&spec, 7, Nanos::ZERO, Nanos::ZERO);
     let (mut passed, mut told, mut seen) = (Vec::new(), Vec::new(), 0);
     for second in (0..14 * DAY).step_by(2) {
         let (now, mut head) = (Nanos(second * SECOND), frame.to_vec());

@@ -2,6 +2,7 @@
 
 pub mod collector;
 pub mod ipfix;
+pub mod known;
 pub mod time;
 
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@
 mod console;
 mod core_file;
 mod flags;
+mod guard;
 mod keyboard;
 mod kind;
 mod monitor;
@@ -24,6 +25,7 @@ use vmm::exit::{Exit, ExitKind, ExitRecord};
 use vmm::spec::{Protocol, SliverSpec};
 
 use crate::audit::collector::{Collector, Settings as Collected};
+use crate::audit::known::Known;
 use crate::backstop::{Backstop, Fenced};
 use crate::cli::RunArgs;
 use crate::doctor::facts::Processor;
@@ -106,6 +108,7 @@ struct Run {
     console: Option<Writer>,
     backstop: bool,
     audit: Option<PathBuf>,
+    known: Known,
     retention: Retention,
     ipfix: Option<String>,
     timing: bool,
@@ -145,12 +148,14 @@ impl Run {
         let wanted = wanted.map_err(fatal)?;
         let monitor = places.monitor(!args.no_build).map_err(fatal)?;
         let image = places.image(&wanted, !args.no_build).map_err(fatal)?;
-        let spec = plan.spec(&image, None)?;
+        let spec = plan.spec(&image, None, &Known::default())?;
         // After what may take long: gdb would give up on an address that nobody serves yet.
         let gdb = plan.gdb.map(listen).transpose().map_err(fatal)?;
         let network = set_up_network(&plan, &spec)?;
-        let spec = plan.spec(&image, network.public())?;
         rundir::prepare(&root).map_err(fatal)?;
+        let audit = audit::path(args.record.audit.as_deref(), &root);
+        let known = known(&spec, audit.as_deref())?;
+        let spec = plan.spec(&image, network.public(), &known)?;
         rundir::sweep(&root);
         let core = plan.core.as_deref().map(CoreFile::create).transpose();
         let core = core.map_err(|error| {
@@ -166,7 +171,8 @@ impl Run {
             signals,
             monitor,
             ledger: ledger(args.ledger.as_deref(), &root),
-            audit: audit::path(args.record.audit.as_deref(), &root),
+            audit,
+            known,
             retention,
             ipfix: args.record.ipfix.clone(),
             root,
@@ -305,7 +311,7 @@ impl Run {
             audit,
             retention: self.retention,
             ipfix: self.ipfix.clone(),
-            used: Default::default(),
+            known: self.known.clone(),
         })
     }
 
@@ -482,4 +488,36 @@ fn print_record(record: &ExitRecord, overhead: Duration) {
     if let Err(problem) = printed {
         say(problem);
     }
+}
+
+/// What the audit knows of a sliver's slice. What it cannot tell, the sliver begins without; but not
+/// if nothing may pass that cannot be written down.
+fn known(spec: &SliverSpec, audit: Option<&Path>) -> Result<Known, Failure> {
+    if spec.nets().is_empty() {
+        return Ok(Known::default());
+    }
+    let Some(audit) = audit else {
+        if has_allowance(spec) {
+            say("nobody knows what the slice has sent today: its allowance begins anew");
+        }
+        return Ok(Known::default());
+    };
+    match Known::of(spec, audit) {
+        Ok(known) => Ok(known),
+        Err(error) if spec.guard().strict_audit() => {
+            Err(Failure::new(MONITOR, vec![Problem::from(error)]))
+        }
+        Err(error) => {
+            say(Problem::from(error));
+            say("no block holds until it can be read, and the slice's allowance begins anew");
+            Ok(Known::default())
+        }
+    }
+}
+
+fn has_allowance(spec: &SliverSpec) -> bool {
+    let limits = spec.net_limits();
+    [limits.plain(), limits.exempt()]
+        .iter()
+        .any(|class| class.max_kbyte.is_some())
 }

@@ -75,6 +75,7 @@ use serde::Serialize;
 use slice_abi::info::MAX_ARGS_BYTES;
 use slice_abi::layout::{MAX_VCPUS, RAM_BASE, RAM_LIMIT};
 
+use crate::net::shaper::UsedToday;
 use bandwidth::Network;
 use fields::Fields;
 use names::one_line;
@@ -129,6 +130,8 @@ pub struct SliverSpec {
     network: Network,
     #[serde(flatten)]
     disk_limits: DiskLimits,
+    #[serde(skip_serializing_if = "UsedToday::is_nothing")]
+    net_used_today: UsedToday,
     guard: GuardSpec,
 }
 
@@ -175,6 +178,7 @@ impl SliverSpec {
         let balloon_mib = fields.ranged_u64("balloon_mib", 0, memory_mib - 1, 0);
         let cpu = CpuLimits::read(&mut fields, vcpus);
         let network = Network::read(&mut fields);
+        let net_used_today = bandwidth::read_used(&mut fields);
         let disk_limits = DiskLimits::read(&mut fields);
         let guard = fields.object("guard", GuardSpec::read).unwrap_or_default();
         let mistakes = fields.finish();
@@ -205,6 +209,7 @@ impl SliverSpec {
                     cpu,
                     network,
                     disk_limits,
+                    net_used_today,
                     guard,
                 })
             }
@@ -310,6 +315,11 @@ impl SliverSpec {
     /// What it is granted of its node's network.
     pub fn net_limits(&self) -> &NetLimits {
         &self.network.limits
+    }
+
+    /// What its slice has sent today before it begins.
+    pub fn net_used_today(&self) -> UsedToday {
+        self.net_used_today
     }
 
     /// The node's way out, if it shares one with others.

@@ -226,12 +226,11 @@ impl Bench {
         let spec = spec()?;
         let networks: Vec<_> = spec.nets().iter().filter_map(NetSpec::ipv4).collect();
         let now = Nanos(EVERY);
-        let used = UsedToday::default();
         Ok(Self {
-            gate: Gate::new(&spec, used, 1, now, Nanos::ZERO),
+            gate: Gate::new(&spec, 1, now, Nanos::ZERO),
             guard: Guard::new(spec.guard(), spec.nets().iter().map(Card::new).collect()),
             flows: FlowTable::new(1 << 12, 1),
-            shaper: Shaper::new(spec.net_limits(), used, now, Nanos::ZERO),
+            shaper: Shaper::new(spec.net_limits(), UsedToday::default(), now, Nanos::ZERO),
             ports: PortMap::new(PortRange::new(30_000, 39_999)?, &networks, 1),
             now,
         })

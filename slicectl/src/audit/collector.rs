@@ -17,6 +17,7 @@ use vmm::control::proto::{Answer, EventBatch, FlowBatch, LastTraffic, LostFlows,
 use vmm::net::prefix::Prefix;
 
 use super::ipfix::Exporter;
+use super::known::Known;
 use crate::client::{Client, ClientError, nonsense};
 use crate::network::processor_time;
 use crate::problem::Problem;
@@ -58,8 +59,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Where records go besides, `HOST:PORT`.
     pub ipfix: Option<String>,
-    /// What the slice had used when the sliver began, as the monitor was told: day, and amount.
-    pub used: (u64, Used),
+    /// What the monitor was told as the sliver began.
+    pub known: Known,
 }
 
 /// A collector at work. It ends when this is dropped.
@@ -138,7 +139,7 @@ struct Work {
     last_event: u64,
     lost: LostFlows,
     used: (u64, Used),
-    blocks: Option<Vec<Prefix>>,
+    blocks: Vec<Prefix>,
     exporter: Option<Exporter>,
     /// Looks since blocks were told.
     pushed_ago: u32,
@@ -161,7 +162,8 @@ impl Work {
                 .ok()
         });
         Self {
-            used: settings.used,
+            used: settings.known.used,
+            blocks: settings.known.blocked.clone(),
             exporter,
             settings,
             store: None,
@@ -169,7 +171,6 @@ impl Work {
             acknowledged: 0,
             last_event: 0,
             lost: LostFlows::default(),
-            blocks: None,
             pushed_ago: 0,
             rotated_at: None,
             is_refused: false,
@@ -322,16 +323,14 @@ impl Work {
     fn push_blocks(&mut self) -> Result<(), Trouble> {
         let slice = self.settings.who.slice.clone();
         let blocked = self.store()?.blocked(&slice, now_ms())?;
-        // A monitor begins without any.
-        let before = self.blocks.as_deref().unwrap_or_default();
         let is_due = self.pushed_ago >= PUSH_EVERY && !blocked.is_empty();
         self.pushed_ago = self.pushed_ago.saturating_add(1);
-        if blocked != before || is_due {
+        if blocked != self.blocks || is_due {
             let prefixes = blocked.iter().map(Prefix::to_string).collect();
             self.client()?.order(Op::SetBlocks { prefixes })?;
             self.pushed_ago = 0;
         }
-        self.blocks = Some(blocked);
+        self.blocks = blocked;
         Ok(())
     }
 

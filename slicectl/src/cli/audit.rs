@@ -143,6 +143,12 @@ pub struct RecordArgs {
     /// How large the audit may become before the oldest goes [default: 4G]
     #[arg(long, value_name = "SIZE", help_heading = AUDIT)]
     pub audit_size: Option<String>,
+    /// Let nothing pass that cannot be written down, instead of counting it
+    #[arg(long, help_heading = AUDIT)]
+    pub strict_audit: bool,
+    /// What its guard does: enforce, report or off; or a file with all that a spec's guard can say
+    #[arg(long, value_name = "MODE|FILE", value_hint = ValueHint::FilePath, help_heading = AUDIT)]
+    pub guard: Option<String>,
     /// Send records of flows to this collector, too (IPFIX over UDP)
     #[arg(long, value_name = "HOST:PORT", help_heading = AUDIT)]
     pub ipfix: Option<String>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use vmm::spec::{DEFAULT_LEGACY_MEMORY_MIB, DEFAULT_MEMORY_MIB, SliverSpec};
 
+use crate::audit::known::Known;
 use crate::cli::RunArgs;
 use crate::doctor::facts::Processor;
 use crate::gdb;
@@ -21,6 +22,7 @@ use crate::quotas;
 use crate::units::{format_kib, parse_duration, whole_mib};
 
 use super::flags::Devices;
+use super::guard;
 use super::kind::{Kind, Look};
 
 /// What is known of the host and the user before the run.
@@ -61,9 +63,16 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The spec, with the image that was found, and with what the outside sees of the sliver.
-    pub(super) fn spec(&self, image: &Path, public: Option<Public>) -> Result<SliverSpec, Failure> {
+    /// The spec, with the image that was found, with what the outside sees of the sliver, and with
+    /// what is known of its slice.
+    pub(super) fn spec(
+        &self,
+        image: &Path,
+        public: Option<Public>,
+        known: &Known,
+    ) -> Result<SliverSpec, Failure> {
         let mut document = self.document.clone();
+        known.describe(&mut document);
         if let Some(public) = public {
             document["public"] = json!({ "ports": public.ports, "address": public.address });
         }
@@ -138,6 +147,7 @@ pub(super) fn check(args: &RunArgs, look: &Look, around: &Surroundings) -> Resul
         document["time_limit_ms"] = json!(limit.as_millis() as u64);
     }
     devices.describe(&mut document);
+    document["guard"] = guard::read(&args.record, &mut problems);
     if let (Value::Object(document), Ok(Value::Object(quotas))) =
         (&mut document, serde_json::to_value(quotas))
     {
@@ -234,6 +244,7 @@ fn parse(document: &serde_json::Value, devices: &Devices) -> Result<SliverSpec, 
                 "vcpus" => "--vcpus".to_owned(),
                 "time_limit_ms" => "--for (ms)".to_owned(),
                 "args" => "arguments of the guest".to_owned(),
+                guard if guard.starts_with("guard") => format!("--guard ({guard})"),
                 other => quotas::flag_of(other).unwrap_or_else(|| devices.flag_of(other)),
             };
             Problem::new(flag, &mistake.problem)

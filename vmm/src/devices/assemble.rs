@@ -29,7 +29,6 @@ use crate::attend;
 use crate::control::traffic::wall;
 use crate::disk::{Disk, DiskError};
 use crate::net::gate::Gate;
-use crate::net::shaper::UsedToday;
 use crate::net::tap::{Tap, TapError};
 use crate::seed;
 use crate::spec::{DiskLimits, NetSpec, SEED_SERIAL, SliverSpec};
@@ -164,5 +163,5 @@ fn gate_of(spec: &SliverSpec) -> Gate {
     let mut seed = [0; 8];
     let _ = rustix::rand::getrandom(&mut seed, GetRandomFlags::empty());
     let seed = u64::from_ne_bytes(seed);
-    Gate::new(spec, UsedToday::default(), seed, now, wall() - now)
+    Gate::new(spec, seed, now, wall() - now)
 }

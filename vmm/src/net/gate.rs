@@ -15,7 +15,7 @@ use super::flows::{Acquaintance, FlowTable, Passed, Sought};
 use super::guard::{Card, Guard, Reason, Verdict};
 use super::packet::{Kind, Packet, Transport};
 use super::ports::PortMap;
-use super::shaper::{Direction, Shaper, UsedToday};
+use super::shaper::{Direction, Shaper};
 use super::wire;
 use crate::nanos::Nanos;
 use crate::spec::{GuardMode, NetSpec, PublicSpec, SliverSpec};
@@ -84,13 +84,13 @@ pub struct Gate {
 impl Gate {
     /// The gate that a spec asks for, where nothing has passed yet. `epoch` is nanoseconds since
     /// 1970 when the monotonic clock showed 0, `seed` a secret.
-    pub fn new(spec: &SliverSpec, used: UsedToday, seed: u64, now: Nanos, epoch: Nanos) -> Self {
+    pub fn new(spec: &SliverSpec, seed: u64, now: Nanos, epoch: Nanos) -> Self {
         let cards = spec.nets().iter().map(Card::new).collect();
         let networks: Vec<_> = spec.nets().iter().filter_map(NetSpec::ipv4).collect();
         let ports = spec.public().map(PublicSpec::ports);
         Self {
             guard: Guard::new(spec.guard(), cards),
-            shaper: Shaper::new(spec.net_limits(), used, now, epoch),
+            shaper: Shaper::new(spec.net_limits(), spec.net_used_today(), now, epoch),
             flows: FlowTable::new(FLOWS, seed),
             ports: ports.map(|range| PortMap::new(range, &networks, seed)),
             minds_checksums: ports.is_some() || spec.guard().mode() != GuardMode::Off,

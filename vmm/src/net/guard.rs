@@ -77,6 +77,8 @@ pub struct Guard {
     allow: PrefixSet,
     deny: PrefixSet,
     do_not_contact: PrefixSet,
+    /// What the node's operator has blocked.
+    blocked: PrefixSet,
     opt_in: PrefixSet,
     node_prefixes: PrefixSet,
     peers: PrefixSet,
@@ -108,6 +110,7 @@ impl Guard {
             allow: PrefixSet::new(spec.allow()),
             deny: PrefixSet::new(spec.deny()),
             do_not_contact: PrefixSet::new(spec.do_not_contact()),
+            blocked: PrefixSet::new(spec.blocked()),
             opt_in: PrefixSet::new(spec.opt_in()),
             node_prefixes: PrefixSet::new(spec.node_prefixes()),
             peers: PrefixSet::new(spec.peers()),
@@ -132,6 +135,13 @@ impl Guard {
         flow: Acquaintance,
         now: Nanos,
     ) -> Verdict {
+        // That is no matter of policy.
+        if let Kind::Ip(datagram) = &packet.kind
+            && self.is_blocked(datagram.destination)
+        {
+            self.dropped.add(Reason::Blocked);
+            return Verdict::Drop(Reason::Blocked);
+        }
         if self.spec.mode() == GuardMode::Off {
             return Verdict::Pass;
         }
@@ -322,14 +332,16 @@ impl Guard {
         }
     }
 
-    /// Nothing goes to these prefixes from now on; and again to those that were blocked before, but
-    /// for the spec's own.
+    /// Nothing goes to these prefixes from now on, whatever the mode, and again to those that were
+    /// blocked before.
     pub fn set_blocks(&mut self, blocks: &[Prefix]) {
-        let all: Vec<Prefix> = { self.spec.do_not_contact().iter() }
-            .chain(blocks)
-            .copied()
-            .collect();
-        self.do_not_contact = PrefixSet::new(&all);
+        self.blocked = PrefixSet::new(blocks);
+    }
+
+    fn is_blocked(&self, destination: IpAddr) -> bool {
+        let blocked = |address| self.blocked.contains(address);
+        !self.blocked.is_empty()
+            && (blocked(destination) || translated(destination).is_some_and(blocked))
     }
 
     /// Writes the frame that tells the guest why its packet was dropped, if there is to be one: how

@@ -9,6 +9,7 @@ mod disk;
 #[cfg(test)]
 mod tests;
 mod uplink;
+mod used;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ pub use change::{Most, NetChange};
 pub use disk::{DiskChange, DiskLimits};
 pub(super) use uplink::Network;
 pub use uplink::UplinkSpec;
+pub(super) use used::read as read_used;
 
 /// The largest rate, in kbit/s: 1 Tbit/s.
 pub const MAX_KBIT: u64 = 1_000_000_000;

@@ -53,6 +53,7 @@ pub enum GuardMode {
 /// | `opt_in` | prefixes | none | who has agreed to be probed for days; its name servers have |
 /// | `node_prefixes` | prefixes | none | where the node's slivers are |
 /// | `peers` | prefixes | none | those of them that it agrees to talk to |
+/// | `blocked` | prefixes | none | what is blocked as it begins, in any mode; `slicectl run` tells it |
 /// | `strict_audit` | | false | whether nothing passes that cannot be written down |
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GuardSpec {
@@ -72,6 +73,8 @@ pub struct GuardSpec {
     opt_in: Vec<Prefix>,
     node_prefixes: Vec<Prefix>,
     peers: Vec<Prefix>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<Prefix>,
 }
 
 impl Default for GuardSpec {
@@ -93,6 +96,7 @@ impl Default for GuardSpec {
             opt_in: Vec::new(),
             node_prefixes: Vec::new(),
             peers: Vec::new(),
+            blocked: Vec::new(),
         }
     }
 }
@@ -135,6 +139,7 @@ impl GuardSpec {
             opt_in: prefixes(fields, "opt_in"),
             node_prefixes: prefixes(fields, "node_prefixes"),
             peers: prefixes(fields, "peers"),
+            blocked: prefixes(fields, "blocked"),
         }
     }
 
@@ -217,6 +222,11 @@ impl GuardSpec {
     /// Those of them that it agrees to talk to.
     pub fn peers(&self) -> &[Prefix] {
         &self.peers
+    }
+
+    /// Where nothing may be sent when the sliver begins, in any mode.
+    pub fn blocked(&self) -> &[Prefix] {
+        &self.blocked
     }
 }
 

@@ -38,7 +38,7 @@ fn work(dir: &Path) -> Work {
         control: dir.join("s"),
         audit: dir.join("audit.sqlite"),
         retention: Retention::default(),
-        used: (0, Used::default()),
+        known: Known::default(),
         ipfix: None,
     })
 }

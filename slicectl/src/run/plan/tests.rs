@@ -49,7 +49,7 @@ fn the_defaults_name_the_image_and_the_user() {
     )
     .expect("fine");
     let spec = plan
-        .spec("/dir/my-image.elf".as_ref(), None)
+        .spec("/dir/my-image.elf".as_ref(), None, &Known::default())
         .expect("valid");
     assert_eq!(spec.name(), "my-image-7");
     assert_eq!(spec.slice(), "local_my_image");
@@ -76,7 +76,7 @@ fn the_command_line_is_split_as_a_shell_would_and_comes_first() {
         &around(),
     );
     let spec = plan
-        .and_then(|plan| plan.spec("/i".as_ref(), None))
+        .and_then(|plan| plan.spec("/i".as_ref(), None, &Known::default()))
         .expect("valid");
     assert_eq!(spec.args(), ["--to", "a b", "c d"]);
 }
@@ -173,7 +173,7 @@ fn a_debugger_finds_the_sliver_before_its_first_instruction() {
     )
     .expect("fine");
     assert!(
-        plan.spec("/i".as_ref(), None)
+        plan.spec("/i".as_ref(), None, &Known::default())
             .expect("valid")
             .start_paused()
     );
@@ -181,4 +181,43 @@ fn a_debugger_finds_the_sliver_before_its_first_instruction() {
         plan.gdb.map(|gdb| gdb.to_string()).as_deref(),
         Some("127.0.0.1:1234")
     );
+}
+
+#[test]
+fn what_the_guard_does_is_a_mode_or_a_file() {
+    let spec = |flags: &[&str]| {
+        let plan = check(&args(flags), &Kind::Native.into(), &around())?;
+        plan.spec("/i".as_ref(), None, &Known::default())
+    };
+    let strict = spec(&["x", "--guard", "report", "--strict-audit"]).expect("valid");
+    assert_eq!(strict.guard().mode(), vmm::spec::GuardMode::Report);
+    assert!(strict.guard().strict_audit());
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("guard.json");
+    let path = file.to_str().expect("UTF-8");
+    std::fs::write(&file, r#"{"deny":["192.0.2.0/24"]}"#).expect("written");
+    assert_eq!(
+        spec(&["x", "--guard", path])
+            .expect("valid")
+            .guard()
+            .deny()
+            .len(),
+        1
+    );
+    for (text, told) in [
+        (r#"{"deny":["here"]}"#, "--guard (guard.deny[0])"),
+        ("[]", "has no JSON object"),
+        ("{", "is not JSON"),
+    ] {
+        std::fs::write(&file, text).expect("written");
+        let refused = spec(&["x", "--guard", path]).expect_err("refused");
+        assert!(refused.summary().contains(told), "{}", refused.summary());
+    }
+}
+
+#[test]
+fn a_strict_audit_needs_one() {
+    let (status, told) = refused(&["x", "--strict-audit", "--audit", "none"]);
+    assert_eq!(status, USAGE);
+    assert!(told.contains("--strict-audit"), "{told}");
 }

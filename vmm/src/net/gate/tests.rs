@@ -9,13 +9,7 @@ fn gate(fields: &str) -> Gate {
             "nets":[{{"mac":"02:00:00:00:00:07","ipv4":"10.0.2.15/24","gateway4":"10.0.2.2"}}]}}"#
     );
     let spec = SliverSpec::parse(spec.as_bytes()).unwrap();
-    Gate::new(
-        &spec,
-        UsedToday::default(),
-        5,
-        Nanos(0),
-        Nanos(1000 * SECOND),
-    )
+    Gate::new(&spec, 5, Nanos(0), Nanos(1000 * SECOND))
 }
 
 /// A datagram of UDP that fills a frame of `bytes` bytes.

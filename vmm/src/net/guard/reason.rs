@@ -55,6 +55,8 @@ reasons! {
     IcmpRate = "icmp_rate",
     /// Who is there does not want to be sent anything.
     DoNotContact = "do_not_contact",
+    /// The node's operator has blocked it.
+    Blocked = "blocked",
     /// The site does not want it.
     SiteDenied = "site_denied",
     /// The site allows others only.

@@ -203,12 +203,25 @@ fn a_report_drops_nothing_and_counts_all() {
 fn blocks_hold_at_once_and_end() {
     let guard = &mut usual("");
     guard.set_blocks(&["8.8.8.0/24".parse().unwrap()]);
-    assert_eq!(judged(guard, &datagram(PUBLIC)), Some(Reason::DoNotContact));
+    assert_eq!(judged(guard, &datagram(PUBLIC)), Some(Reason::Blocked));
     // Also for a flow that there is.
     let known = judged_at(guard, &datagram(PUBLIC), true, SECOND);
-    assert_eq!(known, Some(Reason::DoNotContact));
+    assert_eq!(known, Some(Reason::Blocked));
     guard.set_blocks(&[]);
     assert_eq!(judged(guard, &datagram(PUBLIC)), None);
+}
+
+#[test]
+fn blocks_hold_from_the_start_and_in_any_mode() {
+    for mode in ["enforce", "report", "off"] {
+        let fields = format!(r#""mode":"{mode}","blocked":["8.8.8.0/24"]"#);
+        let guard = &mut usual(&fields);
+        assert_eq!(judged(guard, &datagram(PUBLIC)), Some(Reason::Blocked));
+        assert!(guard.drops().any(|count| count == ("blocked", 1)));
+        // What is blocked later comes in place of that.
+        guard.set_blocks(&["9.9.9.9".parse().unwrap()]);
+        assert_eq!(judged(guard, &datagram(PUBLIC)), None, "{mode}");
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! the rate that makes the rest of the allowance last for the rest of the day. Nothing is left when
 //! all is used: the caller sends no frame that is more than what is left.
 
+use serde::Serialize;
+
 use crate::nanos::Nanos;
 use crate::spec::Class;
 
@@ -9,7 +11,7 @@ const DAY: u64 = 86_400;
 const SECOND: u64 = 1_000_000_000;
 
 /// What was used of a day's allowance, to go on with after a restart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct UsedToday {
     /// The day, since 1970 (UTC).
     pub day: u64,
@@ -17,6 +19,13 @@ pub struct UsedToday {
     pub bytes: u64,
     /// Bytes that count against the exempt one.
     pub exempt_bytes: u64,
+}
+
+impl UsedToday {
+    /// Whether nothing was.
+    pub fn is_nothing(&self) -> bool {
+        (self.bytes, self.exempt_bytes) == (0, 0)
+    }
 }
 
 /// The account of one class.

@@ -34,6 +34,26 @@ fn fields_are_read_and_written_back() {
 }
 
 #[test]
+fn what_was_sent_today_is_read_and_written_back() {
+    let spec = |more: &str| {
+        let text = format!(
+            r#"{{"version":1,"name":"a","slice":"a_b","owner":"o","contact":"c","image":"/i"{more}}}"#
+        );
+        SliverSpec::parse(text.as_bytes())
+    };
+    let told = spec(r#","net_used_today":{"day":20780,"bytes":7,"exempt_bytes":1}"#).unwrap();
+    let used = told.net_used_today();
+    assert_eq!((used.day, used.bytes, used.exempt_bytes), (20_780, 7, 1));
+    assert_eq!(SliverSpec::parse(told.to_json().as_bytes()).unwrap(), told);
+    assert!(spec("").unwrap().net_used_today().is_nothing());
+    let refused = spec(r#","net_used_today":{"bytes":-1,"since":5}"#).unwrap_err();
+    let refused = refused.to_string();
+    for part in ["net_used_today.bytes", "net_used_today.since"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+}
+
+#[test]
 fn what_is_not_allowed_is_told_with_what_is() {
     for (fields, told) in [
         (

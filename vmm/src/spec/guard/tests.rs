@@ -23,7 +23,7 @@ fn fields_are_read_and_written_back() {
         "icmp_per_second":3,"bogons":false,"broadcast":true,"strict_audit":true,
         "reachable":["10.0.0.0/8"],"multicast":["ff05::/16"],"allow":["8.8.8.8"],
         "deny":["9.9.9.0/24"],"do_not_contact":["::1"],"opt_in":["1.1.1.1"],
-        "node_prefixes":["10.7.0.0/16"],"peers":["10.7.0.9"]}"#,
+        "node_prefixes":["10.7.0.0/16"],"peers":["10.7.0.9"],"blocked":["192.0.2.0/24"]}"#,
     )
     .unwrap();
     assert_eq!(spec.guard().mode(), GuardMode::Report);

@@ -24,7 +24,8 @@ fn plan(line: &[&str], kind: Kind) -> Result<Plan, Vec<String>> {
 
 fn spec(line: &[&str]) -> SliverSpec {
     let plan = plan(line, Kind::Legacy).unwrap_or_else(|told| panic!("{told:?}"));
-    plan.spec("/vmlinuz".as_ref(), None).expect("valid")
+    plan.spec("/vmlinuz".as_ref(), None, &Known::default())
+        .expect("valid")
 }
 
 fn refused(line: &[&str], kind: Kind) -> Vec<String> {

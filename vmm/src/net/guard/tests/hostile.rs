@@ -107,7 +107,7 @@ fn many_blocks_are_looked_up_and_all_hold() {
     for n in 0..10_000u32 {
         let [a, b, c, _] = (0x5000_0000 + n * 512).to_be_bytes();
         let blocked = judged(guard, &datagram([a, b, c, 9]));
-        assert_eq!(blocked, Some(Reason::DoNotContact));
+        assert_eq!(blocked, Some(Reason::Blocked));
         assert_eq!(judged(guard, &datagram([a, b, c + 1, 9])), None);
     }
 }

@@ -160,7 +160,7 @@ fn discovery_stays_on_the_link_and_speaks_for_oneself() {
     // With the type of discovery, nothing gets further than with another.
     guard.set_blocks(&["2606:4700::/32".parse().unwrap()]);
     let far = discovery(135, "fd00::15", "2606:4700::1", "fd00::15");
-    assert_eq!(judged(guard, &far), Some(Reason::DoNotContact));
+    assert_eq!(judged(guard, &far), Some(Reason::Blocked));
     let group = ip6(
         "fe80::7",
         "ff0e::5",
@@ -168,6 +168,6 @@ fn discovery_stays_on_the_link_and_speaks_for_oneself() {
         &[143, 0, 0, 0, 0, 0, 0, 0],
     );
     assert_eq!(judged(guard, &group), Some(Reason::Multicast));
-    let unspecified = ip6("::", "2606:4700::1", protocol::UDP, &udp(1, 2));
+    let unspecified = ip6("::", "2620:fe::fe", protocol::UDP, &udp(1, 2));
     assert_eq!(judged(guard, &unspecified), Some(Reason::ForgedIp));
 }
