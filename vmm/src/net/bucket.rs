@@ -81,6 +81,17 @@ impl Bucket {
         self.bytes_per_second
     }
 
+    /// Bytes that it holds at most.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Whole bytes that flow in within a time.
+    pub fn brought_in(&self, time: Nanos) -> u64 {
+        let bytes = u128::from(self.bytes_per_second) * u128::from(time.0);
+        u64::try_from(bytes / SECOND.unsigned_abs()).unwrap_or(u64::MAX)
+    }
+
     /// The moment from which on `bytes`, or a full bucket if that is less, are available.
     pub fn ready_at(&self, bytes: u64, now: Nanos) -> Nanos {
         let wanted = i128::from(bytes.min(self.capacity)) * SECOND;

@@ -25,6 +25,13 @@ const REFRESH_EVERY: Nanos = Nanos::from_millis(50);
 /// How often somebody looks whose allowance is gone: it may be raised, or the day may end.
 const LOOK_AGAIN: Nanos = Nanos::from_millis(1000);
 
+/// Who waits, waits for as much as comes in this time, or for a part of the bucket if that is less:
+/// to wake up costs more than to send a frame.
+const TOGETHER: Nanos = Nanos::from_micros(200);
+
+/// That part.
+const PART: u64 = 4;
+
 /// The bytes that a second brings at a kbit/s.
 const KBIT: u64 = 125;
 
@@ -289,9 +296,16 @@ impl Lane {
 }
 
 fn check(bucket: Option<&mut Bucket>, bytes: u64, now: Nanos) -> Result<(), Nanos> {
-    let until = bucket.map_or(Ok(()), |bucket| bucket.check(bytes, now));
-    // The rate may be higher soon.
-    until.map_err(|until| until.min(now + REFRESH_EVERY))
+    let Some(bucket) = bucket else {
+        return Ok(());
+    };
+    bucket.check(bytes, now).map_err(|until| {
+        let together = bucket.brought_in(TOGETHER).min(bucket.capacity() / PART);
+        // The rate may be higher soon.
+        until
+            .max(bucket.ready_at(together, now))
+            .min(now + REFRESH_EVERY)
+    })
 }
 
 /// Gives a bucket its rate, or does away with it.

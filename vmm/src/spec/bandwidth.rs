@@ -25,8 +25,9 @@ pub(super) use used::read as read_used;
 /// The largest rate, in kbit/s: 1 Tbit/s.
 pub const MAX_KBIT: u64 = 1_000_000_000;
 
-/// Frames may follow each other for so long without a pause where no burst is named.
-const BURST_MS: u64 = 2;
+/// What comes in so long may follow without a pause where no burst is named: whoever sends is kept
+/// from the processor for some milliseconds where others want it, too, and must not lose them.
+const BURST_MS: u64 = 10;
 
 /// The least burst where none is named, in KiB: a frame of any size and some more.
 const LEAST_BURST_KIB: u64 = 32;
@@ -62,7 +63,7 @@ pub struct Class {
 /// | `net_min_rate` | kbit/s | 0 | never less; at most a quarter of the uplink |
 /// | `net_max_rate` | kbit/s or `"none"` | 1,000,000 | never more |
 /// | `net_share` | weight, 1 to 10,000 | 1 | its part of what is left of the uplink |
-/// | `net_burst` | KiB or `"none"` | 2 ms at the rate, at least 32 | what may follow without a pause |
+/// | `net_burst` | KiB or `"none"` | 10 ms at the rate, at least 32 | what may follow without a pause |
 /// | `net_max_kbyte` | KiB in a day (UTC) or `"none"` | 10,546,875 | the allowance |
 /// | `net_thresh_kbyte` | KiB or `"none"` | nine tenths of it | from there the rest of the allowance is spread over the rest of the day |
 /// | `net_exempt` | prefixes | none | to these, the four limits below hold instead of those above |

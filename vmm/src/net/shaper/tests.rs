@@ -59,6 +59,27 @@ fn a_rate_is_kept_with_frames_of_any_size() {
 }
 
 #[test]
+fn who_waits_is_woken_for_many_frames_unless_the_burst_is_too_small() {
+    let waits = |change: NetChange, bytes: u64| {
+        let limits = limits(change);
+        let mut shaper = Shaper::new(&limits, UsedToday::default(), Nanos(0), Nanos(0));
+        flood(&mut shaper, bytes, false, 0, SECOND);
+        shaper.counters().tx_waits
+    };
+    let fast = NetChange {
+        net_max_rate: Some(Most::Number(1_000_000)),
+        ..NetChange::default()
+    };
+    assert!((3_000..=5_000).contains(&waits(fast.clone(), 60)));
+    let tight = NetChange {
+        net_burst: Some(Most::Number(2)),
+        ..fast
+    };
+    // Each frame but the first is waited for, if two do not fit.
+    assert!((82_000..=82_600).contains(&waits(tight, 1514)));
+}
+
+#[test]
 fn without_limits_nothing_waits() {
     let none = NetLimits::default();
     let mut shaper = Shaper::new(&none, UsedToday::default(), Nanos(0), Nanos(0));
