@@ -130,6 +130,11 @@ fn what_comes_too_fast_is_left_to_the_tap() {
     let most = most(since, 2 * 1514);
     assert!(got.rx_bytes <= most, "{} of {most}", got.rx_bytes);
     assert!(got.rx_waits > 0);
+    let devices = sliver.control().status().devices;
+    let card = devices.iter().find(|device| device.tag == "net0");
+    let counters = &card.expect("it has a card").counters;
+    // More than it took was there for it.
+    assert!(counters["rx_dropped_host"] > 0, "{counters:?}");
     sliver.assert_well();
 }
 

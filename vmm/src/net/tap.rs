@@ -8,11 +8,14 @@
     reason = "the ioctls of taps (tun(4)) take raw structures"
 )]
 
+mod host;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::net::netdevice::name_to_index;
@@ -70,6 +73,8 @@ pub struct TapOffloads {
 pub struct Tap {
     fd: OwnedFd,
     name: String,
+    /// What the host counts, once somebody has asked; `None` if it does not tell.
+    figures: OnceLock<Option<File>>,
 }
 
 impl Tap {
@@ -102,7 +107,7 @@ impl Tap {
         if index_of(&name) != Some(index) {
             return Err(TapError::Missing { name });
         }
-        Self { fd, name }.set_up()
+        Self::of(fd, name).set_up()
     }
 
     /// Takes over the tap that `fd` is attached to.
@@ -123,7 +128,15 @@ impl Tap {
             let source = error.into();
             return Err(TapError::SetUp { name, source });
         }
-        Self { fd, name }.set_up()
+        Self::of(fd, name).set_up()
+    }
+
+    fn of(fd: OwnedFd, name: String) -> Self {
+        Self {
+            fd,
+            name,
+            figures: OnceLock::new(),
+        }
     }
 
     /// Frames as this monitor wants them, whatever a reader before it has asked for.
@@ -160,6 +173,15 @@ impl Tap {
         &self.name
     }
 
+    /// Frames that came for the sliver while the tap was full, since its interface was made; `None`
+    /// if the host does not tell.
+    pub fn dropped(&self) -> Option<u64> {
+        let figures = self
+            .figures
+            .get_or_init(|| host::figures(self.as_fd()).ok());
+        host::dropped(figures.as_ref()?, &self.name)
+    }
+
     fn raw(&self) -> i32 {
         self.fd.as_raw_fd()
     }
@@ -167,8 +189,7 @@ impl Tap {
     /// Something that keeps the borders of frames, as a tap does.
     #[cfg(test)]
     pub(crate) fn stand_in(fd: OwnedFd) -> Self {
-        let name = "stand-in".to_owned();
-        Self { fd, name }
+        Self::of(fd, "stand-in".to_owned())
     }
 }
 

@@ -200,6 +200,11 @@ impl Backend for Net {
 
     fn counters(&self) -> Vec<Counter> {
         let sides = self.receive.counters().into_iter();
-        sides.chain(self.transmit.counters()).collect()
+        let dropped = self.tap.dropped();
+        let dropped = dropped.map(|count| ("rx_dropped_host", count));
+        sides
+            .chain(self.transmit.counters())
+            .chain(dropped)
+            .collect()
     }
 }
