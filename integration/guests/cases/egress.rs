@@ -22,6 +22,8 @@ use crate::guest::Guest;
 /// Feature bits (virtio 1.2, 5.1.3).
 const F_CSUM: u64 = 1 << 0;
 const F_HOST_TSO4: u64 = 1 << 11;
+/// The same (virtio 1.2, 6).
+const F_EVENT_IDX: u64 = 1 << 29;
 
 /// Hosts that are probed, of 10.0.0.0/24.
 const HOSTS: RangeInclusive<u8> = 2..=65;
@@ -90,8 +92,8 @@ impl Guest {
         let bytes = self.number(2) as usize;
         let card = self.device(device_id::NET, TRANSMIT);
         let card = match self.argument(1) {
-            b"tcp" => card.featuring(F_CSUM | F_HOST_TSO4),
-            _ => card,
+            b"tcp" => card.featuring(F_EVENT_IDX | F_CSUM | F_HOST_TSO4),
+            _ => card.featuring(F_EVENT_IDX),
         };
         card.start();
         let packets = Packets::of(&card, [10, 0, 0, 2], [10, 0, 0, 1]);
@@ -102,15 +104,17 @@ impl Guest {
         // What follows the headers is whatever lies there.
         card.fill(card.data(), frame.bytes());
         card.describe(0, &Desc::text(card.data(), Frame::with_header(bytes)));
+        let half = card.size() / 2;
         loop {
-            let held = card.avail_idx().wrapping_sub(card.used_idx());
-            if held <= card.size() / 2 {
-                for _ in held..card.size() {
-                    card.queue_again();
-                }
-                card.notify();
-            } else {
-                self.rest_for(1_000_000);
+            let used = card.used_idx();
+            for _ in card.avail_idx().wrapping_sub(used)..card.size() {
+                card.queue_again();
+            }
+            // It is woken when half of them have gone, and not for each.
+            card.ask_for(used.wrapping_add(half));
+            card.notify();
+            if card.used_idx().wrapping_sub(used) <= half {
+                self.rest_for(100_000_000);
             }
         }
     }

@@ -283,6 +283,13 @@ impl<'a> Device<'a> {
         load(self.avail() + 2)
     }
 
+    /// Asks to be notified when the used index passes `idx`, where that was agreed on (virtio 1.2,
+    /// 2.7.7.1).
+    pub fn ask_for(&self, idx: u16) {
+        store(self.avail() + 4 + 2 * u64::from(self.size()), idx);
+        fence(Ordering::SeqCst);
+    }
+
     /// Makes every entry of the ring name descriptor 0, and all of them available.
     pub fn offer_all(&self) {
         store(self.avail() + 2, self.size());
