@@ -1,6 +1,9 @@
 //! What the host counts of a tap's interface, in whatever network namespace that is: above all the
 //! frames for which the tap had no room.
-#![allow(unsafe_code, reason = "the namespace of a tap comes as a raw descriptor")]
+#![allow(
+    unsafe_code,
+    reason = "the namespace of a tap comes as a raw descriptor"
+)]
 
 use std::fs::File;
 use std::io;
