@@ -6,8 +6,8 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::experiments::{
-    compute, cpu, disk, first_byte, flood, idle, legacy, net, per_packet, qemu, rate, shape, start,
-    uplink,
+    compute, cpu, disk, first_byte, flood, gated, idle, legacy, net, per_packet, qemu, rate, shape,
+    start, uplink,
 };
 use crate::lab::Lab;
 use crate::stats::Quad;
@@ -68,6 +68,7 @@ pub(crate) fn experiments() -> impl Iterator<Item = &'static Experiment> {
         shape::EXPERIMENTS,
         flood::EXPERIMENTS,
         per_packet::EXPERIMENTS,
+        gated::EXPERIMENTS,
         uplink::EXPERIMENTS,
     ]
     .into_iter()
