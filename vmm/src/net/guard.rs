@@ -13,13 +13,14 @@ mod distinct;
 mod heard;
 mod lease;
 mod probes;
+mod reach;
 mod reason;
 #[cfg(test)]
 mod tests;
 mod upkeep;
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::bucket::Bucket;
 use super::flows::Acquaintance;
@@ -32,6 +33,7 @@ pub use card::Card;
 use distinct::Distinct;
 use heard::Heard;
 use probes::{Probed, Probes};
+use reach::Reach;
 use reason::Counts;
 pub use reason::Reason;
 
@@ -71,17 +73,9 @@ enum Place {
 pub struct Guard {
     spec: GuardSpec,
     cards: Vec<Card>,
-    bogons: PrefixSet,
-    reachable: PrefixSet,
+    reach: Reach,
     multicast: PrefixSet,
-    allow: PrefixSet,
-    deny: PrefixSet,
-    do_not_contact: PrefixSet,
-    /// What the node's operator has blocked.
-    blocked: PrefixSet,
     opt_in: PrefixSet,
-    node_prefixes: PrefixSet,
-    peers: PrefixSet,
     flows: Bucket,
     icmp: Bucket,
     answers: Bucket,
@@ -101,19 +95,9 @@ impl Guard {
         let rate = |per_second: u64| Bucket::new(per_second, per_second * BURST_SECONDS);
         Self {
             cards,
-            bogons: match spec.bogons() {
-                true => bogons::bogons(),
-                false => PrefixSet::default(),
-            },
-            reachable: PrefixSet::new(spec.reachable()),
+            reach: Reach::new(spec),
             multicast: PrefixSet::new(spec.multicast()),
-            allow: PrefixSet::new(spec.allow()),
-            deny: PrefixSet::new(spec.deny()),
-            do_not_contact: PrefixSet::new(spec.do_not_contact()),
-            blocked: PrefixSet::new(spec.blocked()),
             opt_in: PrefixSet::new(spec.opt_in()),
-            node_prefixes: PrefixSet::new(spec.node_prefixes()),
-            peers: PrefixSet::new(spec.peers()),
             flows: Bucket::new(spec.flows_per_second(), spec.flows_burst()),
             icmp: rate(spec.icmp_per_second()),
             answers: rate(ANSWERS),
@@ -137,7 +121,7 @@ impl Guard {
     ) -> Verdict {
         // That is no matter of policy.
         if let Kind::Ip(datagram) = &packet.kind
-            && self.is_blocked(datagram.destination)
+            && self.reach.is_blocked(datagram.destination)
         {
             self.dropped.add(Reason::Blocked);
             return Verdict::Drop(Reason::Blocked);
@@ -154,7 +138,8 @@ impl Guard {
         let Kind::Ip(datagram) = &packet.kind else {
             return Verdict::Pass;
         };
-        if self.cards.get(card).is_none() || !self.is_other_sliver(datagram.source) {
+        let is_sliver = self.reach.is_other_sliver(datagram.source, &self.cards);
+        if self.cards.get(card).is_none() || !is_sliver {
             if datagram.protocol != protocol::TCP {
                 self.heard.note(datagram.source);
             }
@@ -208,13 +193,12 @@ impl Guard {
             Kind::Ip(datagram) if own.asks_dhcp(datagram) => Ok(()),
             Kind::Ip(datagram) => {
                 own.judge_source(datagram)?;
-                if has_port_zero(&datagram.transport) {
-                    return Err(Reason::PortZero);
-                }
+                judge_ports(&datagram.transport)?;
                 let own = &self.cards[card];
                 let place = self.place(own, datagram, packet.destination_mac)?;
                 if place != Place::Upkeep {
-                    self.judge_destination(datagram.destination, place)?;
+                    self.reach
+                        .judge(datagram.destination, place == Place::Far, &self.cards)?;
                     self.judge_rates(datagram, place, flow, now)?;
                 }
                 Ok(())
@@ -237,46 +221,6 @@ impl Guard {
             false if own.is_neighbour(destination) => Ok(Place::Link),
             false => Ok(Place::Far),
         }
-    }
-
-    fn judge_destination(&self, destination: IpAddr, place: Place) -> Result<(), Reason> {
-        self.judge_address(destination, place)?;
-        match translated(destination) {
-            Some(behind) => self.judge_address(behind, place),
-            None => Ok(()),
-        }
-    }
-
-    fn judge_address(&self, address: IpAddr, place: Place) -> Result<(), Reason> {
-        if self.do_not_contact.contains(address) {
-            return Err(Reason::DoNotContact);
-        }
-        if address.is_unspecified() {
-            return Err(Reason::Bogon);
-        }
-        if self.deny.contains(address) {
-            return Err(Reason::SiteDenied);
-        }
-        if place == Place::Far {
-            let agreed = self.peers.contains(address);
-            if !self.allow.is_empty() && !self.allow.contains(address) {
-                return Err(Reason::NotAllowed);
-            }
-            if self.bogons.contains(address) && !self.reachable.contains(address) && !agreed {
-                return Err(Reason::Bogon);
-            }
-        }
-        match self.is_other_sliver(address) {
-            true => Err(Reason::OtherSliver),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether an address may be of a sliver with which nothing was agreed.
-    fn is_other_sliver(&self, address: IpAddr) -> bool {
-        self.node_prefixes.contains(address)
-            && !self.peers.contains(address)
-            && !self.cards.iter().any(|card| card.is_gateway(address))
     }
 
     fn judge_rates(
@@ -335,13 +279,7 @@ impl Guard {
     /// Nothing goes to these prefixes from now on, whatever the mode, and again to those that were
     /// blocked before.
     pub fn set_blocks(&mut self, blocks: &[Prefix]) {
-        self.blocked = PrefixSet::new(blocks);
-    }
-
-    fn is_blocked(&self, destination: IpAddr) -> bool {
-        let blocked = |address| self.blocked.contains(address);
-        !self.blocked.is_empty()
-            && (blocked(destination) || translated(destination).is_some_and(blocked))
+        self.reach.set_blocks(blocks);
     }
 
     /// Writes the frame that tells the guest why its packet was dropped, if there is to be one: how
@@ -379,32 +317,23 @@ impl Guard {
     }
 }
 
-/// The IPv4 address that a translator makes of one for IPv6 (RFC 6052): what holds for one holds for
-/// the other.
-fn translated(address: IpAddr) -> Option<IpAddr> {
-    let IpAddr::V6(six) = address else {
-        return None;
-    };
-    match six.octets() {
-        [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => {
-            Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
-        }
-        _ => None,
-    }
-}
-
-fn has_port_zero(transport: &Transport) -> bool {
+/// Port 0 is nobody's, and a guest is no DHCP server (RFC 2131, 8415): who believed it would get its
+/// address and its gateway from it.
+fn judge_ports(transport: &Transport) -> Result<(), Reason> {
     match *transport {
-        Transport::Tcp {
-            source,
-            destination,
-            ..
+        Transport::Tcp { source: 0, .. }
+        | Transport::Tcp { destination: 0, .. }
+        | Transport::Udp { source: 0, .. }
+        | Transport::Udp { destination: 0, .. } => Err(Reason::PortZero),
+        Transport::Udp {
+            source: 67,
+            destination: 68,
         }
         | Transport::Udp {
-            source,
-            destination,
-        } => source == 0 || destination == 0,
-        _ => false,
+            source: 547,
+            destination: 546,
+        } => Err(Reason::ForgedServer),
+        _ => Ok(()),
     }
 }
 

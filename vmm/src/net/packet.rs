@@ -4,6 +4,7 @@
 //! malformed. Nothing is allocated, and every byte is hostile.
 
 mod bytes;
+mod discovery;
 mod ip;
 #[cfg(test)]
 mod tests;
@@ -82,8 +83,8 @@ pub struct Datagram {
     pub protocol: u8,
     /// The header of that protocol.
     pub transport: Transport,
-    /// The address that neighbour discovery is about (RFC 4861).
-    pub target: Option<Ipv6Addr>,
+    /// What neighbour discovery says, if it is that.
+    pub discovery: Option<Discovery>,
     /// Bytes of all headers, with Ethernet's: what each segment repeats.
     pub header_bytes: usize,
     /// Where the IP header begins.
@@ -133,6 +134,16 @@ pub enum Transport {
     Fragment,
     /// Another protocol.
     Other,
+}
+
+/// What neighbour discovery says (RFC 4861): a search for a router or a neighbour, or the answer of
+/// one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Discovery {
+    /// The address that it is about; unspecified in a search for routers.
+    pub target: Ipv6Addr,
+    /// Whether it tells another hardware address than the frame's as the sender's.
+    pub names_another: bool,
 }
 
 /// A packet of ARP.

@@ -55,6 +55,13 @@ pub enum GuardMode {
 /// | `peers` | prefixes | none | those of them that it agrees to talk to |
 /// | `blocked` | prefixes | none | what is blocked as it begins, in any mode; `slicectl run` tells it |
 /// | `strict_audit` | | false | whether nothing passes that cannot be written down |
+///
+/// What is a card's own address follows from its spec: `ipv4`, or what a DHCP server has granted if it
+/// says `dhcp` or no address at all; `ipv6`; and any address of the link for IPv6 but its routers',
+/// with the neighbour discovery, searches for routers and reports of groups that belong to it. None is
+/// learned from routers or by DHCPv6. Advertisements of routers, redirects and answers of DHCP servers
+/// are never let out. On a link that slivers share, they are not kept from each other's addresses of
+/// the link: what is to be kept apart has links of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GuardSpec {
     mode: GuardMode,

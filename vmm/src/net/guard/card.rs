@@ -1,5 +1,10 @@
 //! A card of the sliver: which addresses are its own, and what it must send so that an unmodified
-//! guest stays on its link. A lease of DHCP is learned from the answer of the server.
+//! guest stays on its link.
+//!
+//! A lease of DHCP is learned from the answer of the server. An address of IPv6 that others may reach
+//! is the card's only if its spec says so: none is learned from routers, and a guest does without
+//! SLAAC and DHCPv6. But any address of the link is its own, however the guest has come to it, unless
+//! it is the gateway's or a router's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -28,6 +33,8 @@ pub struct Card {
     asked: bool,
     /// The server that gave the first lease: its hardware address, and its own.
     server: Option<([u8; 6], Ipv4Addr)>,
+    /// The address on the link of who advertised itself as a router.
+    router: Option<Ipv6Addr>,
 }
 
 impl Card {
@@ -57,6 +64,7 @@ impl Card {
             leases: ipv4.is_none() && (spec.dhcp() || !known),
             asked: false,
             server: None,
+            router: None,
         }
     }
 
@@ -92,11 +100,11 @@ impl Card {
             .is_some_and(|(_, server)| IpAddr::V4(server) == address)
     }
 
-    /// Whether an address is its own to use as a source. Which address of its link a guest chooses
-    /// for IPv6 is its own affair, as long as it is not the gateway's.
+    /// Whether an address is its own to use as a source.
     pub(super) fn owns(&self, address: IpAddr) -> bool {
         match address {
             _ if self.is_gateway(address) => false,
+            IpAddr::V6(six) if self.router == Some(six) => false,
             _ if !self.known => true,
             IpAddr::V4(four) => self.ipv4 == Some(four),
             IpAddr::V6(six) => self.ipv6 == Some(six) || six.is_unicast_link_local(),
@@ -159,17 +167,41 @@ impl Card {
         may
     }
 
-    /// Learns from the answer of a DHCP server which address the guest has got. Only who gave the
-    /// first lease, or is on the link, is believed, and only when the guest has asked: nobody
-    /// outside can give it an address to forge.
+    /// Learns from what has come who is on the link, and which address the guest has got. `head` is
+    /// the frame's first bytes.
+    #[inline]
     pub(super) fn learn(&mut self, packet: &Packet, head: &[u8]) {
         let Kind::Ip(datagram) = &packet.kind else {
             return;
         };
-        let (IpAddr::V4(from), true, true) = (datagram.source, self.leases, self.asked) else {
+        match datagram.transport {
+            Transport::Icmp6 { kind: 134, .. } => self.learn_router(datagram, head),
+            Transport::Udp { source: 67, .. } if self.leases && self.asked => {
+                self.learn_lease(packet.source_mac, datagram, head);
+            }
+            _ => {}
+        }
+    }
+
+    /// Nobody but a neighbour advertises itself (RFC 4861, 6.1.2), and the guest is no router.
+    fn learn_router(&mut self, datagram: &Datagram, head: &[u8]) {
+        const HOP_LIMIT: usize = 7;
+        let is_near = head.get(datagram.ip_at + HOP_LIMIT) == Some(&255);
+        if let (IpAddr::V6(from), true) = (datagram.source, is_near)
+            && from.is_unicast_link_local()
+        {
+            self.router = Some(from);
+        }
+    }
+
+    /// Learns from the answer of a DHCP server which address the guest has got. Only who gave the
+    /// first lease, or is on the link, is believed, and only when the guest has asked: nobody
+    /// outside can give it an address to forge.
+    fn learn_lease(&mut self, mac: [u8; 6], datagram: &Datagram, head: &[u8]) {
+        let IpAddr::V4(from) = datagram.source else {
             return;
         };
-        let server = (packet.source_mac, from);
+        let server = (mac, from);
         let believed = self.server.is_none_or(|known| known == server)
             || self.subnets[0].is_some_and(|subnet| subnet.contains(from.into()));
         let lease = Lease::read(datagram, head).filter(|lease| lease.mac == self.mac);

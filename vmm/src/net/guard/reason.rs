@@ -31,6 +31,8 @@ reasons! {
     ForgedArp = "forged_arp",
     /// Neighbour discovery or ICMP that speaks for another, or for a router.
     ForgedNeighbour = "forged_neighbour",
+    /// An answer of a DHCP server, which a guest is not.
+    ForgedServer = "forged_server",
     /// Port 0.
     PortZero = "port_zero",
     /// To an address that is nobody's, or private.

@@ -1,8 +1,9 @@
 mod hostile;
+mod ipv6;
 mod link;
 mod long_probes;
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
 use crate::spec::SliverSpec;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use super::bytes::{byte, chunk, word};
-use super::{Datagram, ETHERNET_BYTES, Flaw, Transport, protocol};
+use super::{Datagram, ETHERNET_BYTES, Flaw, Transport, discovery, protocol};
 
 /// Extension headers of IPv6 that are followed at most.
 const MOST_EXTENSIONS: usize = 8;
@@ -40,7 +40,7 @@ pub(super) fn ipv4(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
         destination: Ipv4Addr::new(e, f, g, h).into(),
         protocol: ip[9],
         transport,
-        target: target(head, transport_at, transport)?,
+        discovery: None,
         header_bytes: transport_at + bytes,
         ip_at: at,
         transport_at,
@@ -84,12 +84,20 @@ pub(super) fn ipv6(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
         }
     }
     let (transport, bytes) = transport(head, here..end, next, fragment)?;
+    let discovery = match transport {
+        Transport::Icmp6 { kind, .. } => discovery::read(head, here..end, kind)?,
+        _ => None,
+    };
+    // It is never in fragments (RFC 6980).
+    if discovery.is_some() && fragment.has_more {
+        return Err(Flaw::Field);
+    }
     Ok(Datagram {
         source: Ipv6Addr::from(*chunk::<16>(ip, 8)?).into(),
         destination: Ipv6Addr::from(*chunk::<16>(ip, 24)?).into(),
         protocol: next,
         transport,
-        target: target(head, here, transport)?,
+        discovery,
         header_bytes: here + bytes,
         ip_at: at,
         transport_at: here,
@@ -185,15 +193,4 @@ fn transport(
         }
         _ => (Transport::Other, 0),
     })
-}
-
-/// What neighbour discovery at `at` is about.
-#[inline(always)]
-fn target(head: &[u8], at: usize, transport: Transport) -> Result<Option<Ipv6Addr>, Flaw> {
-    match transport {
-        Transport::Icmp6 {
-            kind: 135..=137, ..
-        } => chunk(head, at + 8).map(|bytes: &[u8; 16]| Some(Ipv6Addr::from(*bytes))),
-        _ => Ok(None),
-    }
 }

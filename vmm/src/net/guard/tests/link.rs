@@ -24,7 +24,7 @@ const OPTIONS: &[u8] = &[
     1, 4, 255, 255, 255, 0, 58, 4, 0, 0, 0, 9, 0, 3, 4, 10, 0, 2, 2,
 ];
 
-fn learn(guard: &mut Guard, answer: &[u8]) {
+pub(super) fn learn(guard: &mut Guard, answer: &[u8]) {
     let packet = Packet::parse(answer, answer.len());
     assert_eq!(guard.incoming(0, &packet), Verdict::Pass);
     guard.learn(0, &packet, answer);
