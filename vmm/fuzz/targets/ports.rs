@@ -18,8 +18,13 @@ fuzz_target!(|data: &[u8]| {
     let range = PortRange::new(20_000, 20_031).expect("a range");
     let mut ports = PortMap::new(range, &[CARD], 7);
     let mut now = Nanos::ZERO;
-    while let Ok((how, wait, len)) = input.arbitrary::<(u8, u8, u8)>() {
-        let Ok(bytes) = input.bytes(usize::from(len).min(HEAD_BYTES)) else {
+    // At its end there are zeros without end.
+    while !input.is_empty() {
+        let Ok((how, wait, len)) = input.arbitrary::<(u8, u8, u8)>() else {
+            return;
+        };
+        let len = usize::from(len).min(HEAD_BYTES).min(input.len());
+        let Ok(bytes) = input.bytes(len) else {
             return;
         };
         let mut head = bytes.to_vec();
