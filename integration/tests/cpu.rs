@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vmm::control::proto::{Answer, Op};
-use vmm::spec::CpuChange;
+use vmm::spec::LimitsChange;
 
 /// Long enough for many periods, and for the staleness of the host's clock not to matter.
 const A_WHILE: Duration = Duration::from_secs(2);
@@ -129,13 +129,14 @@ fn a_cap_is_changed_while_a_sliver_runs() {
     let sliver = Sliver::bare("busy").field("cpu_cap", 5).spawn_running();
     assert_capped(&sliver, 5.0);
     for cap in [40, 10] {
-        let change: CpuChange =
-            serde_json::from_value(json!({ "cpu_cap": cap })).expect("it is one");
+        let change: LimitsChange =
+            serde_json::from_value(json!({ "cpu": { "cpu_cap": cap } })).expect("it is one");
         let answer = sliver.control().ask(Op::SetLimits(change));
         assert!(matches!(answer, Ok(Answer::Limits(_))), "{answer:?}");
         assert_capped(&sliver, cap.into());
     }
-    let change: CpuChange = serde_json::from_value(json!({ "cpu_cap": 101 })).expect("it is one");
+    let change: LimitsChange =
+        serde_json::from_value(json!({ "cpu": { "cpu_cap": 101 } })).expect("it is one");
     let refused = sliver.control().ask(Op::SetLimits(change));
     assert!(refused.is_err(), "{refused:?}");
     assert_below(&sliver, 10.0);

@@ -1,6 +1,6 @@
-//! Quotas of processor time from outside: set, changed, told, enforced, and the second fence.
+//! Limits from outside: set, changed, told; those of processor time enforced, and the second fence.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
@@ -66,21 +66,22 @@ fn quotas_are_told_and_changed_while_the_sliver_runs() {
     needs_kvm!();
     let cli = Cli::set_up();
     let ada = Busy::start(&cli, "ada", &["--cpu-cap", "40", "--cpu-share", "3"]);
-    let get = json(&cli.run(&["limits", "get", "ada", "--json"]));
+    let get = json(&cli.run(&["limits", "get", "ada", "--json"]))["cpu"].clone();
     assert_eq!(
         (&get["cpu_cap"], &get["cpu_share"]),
         (&40.into(), &3.into())
     );
     assert_eq!(get["cpu_period"], 10);
 
-    let set = ada.set(&[
+    let quotas = [
         "--cpu-cap",
         "12.5",
         "--cpu-burst",
         "20",
         "--cpu-period",
         "5ms",
-    ]);
+    ];
+    let set = ada.set(&quotas)["cpu"].clone();
     assert_eq!(
         (&set["cpu_cap"], &set["cpu_share"]),
         (&12.5.into(), &3.into())
@@ -90,9 +91,9 @@ fn quotas_are_told_and_changed_while_the_sliver_runs() {
         (&20.into(), &5.into())
     );
     let shown = text(&cli.run(&["limits", "get", "ada"]).stdout);
-    assert!(shown.contains("cap      12.5 %\n"), "{shown}");
+    assert!(shown.contains("cpu cap      12.5 %\n"), "{shown}");
 
-    let lifted = ada.set(&["--cpu-cap", "none"]);
+    let lifted = ada.set(&["--cpu-cap", "none"])["cpu"].clone();
     assert_eq!(lifted["cpu_cap"], Value::Null);
     assert_eq!(lifted["cpu_burst"], 20);
     let status = text(&cli.run(&["status", "ada"]).stdout);
@@ -100,6 +101,121 @@ fn quotas_are_told_and_changed_while_the_sliver_runs() {
         status.contains("cap none, reserve 0 %, share 3"),
         "{status}"
     );
+}
+
+#[test]
+fn limits_of_network_and_disks_are_told_and_changed_while_the_sliver_runs() {
+    needs_kvm!();
+    let cli = Cli::set_up();
+    let disk = cli.place.path().join("disk.img");
+    let file = File::create(&disk).and_then(|file| file.set_len(1 << 20));
+    file.expect("the disk is made");
+    let disk = disk.to_str().expect("UTF-8");
+    let flags = [
+        "--net",
+        "tap",
+        "--net-max-rate",
+        "10mbit",
+        "--net-allowance",
+        "10G",
+        "--disk",
+        disk,
+        "--disk-iops",
+        "1000",
+    ];
+    let ada = Busy::start(&cli, "ada", &flags);
+    let get = json(&cli.run(&["limits", "get", "ada", "--json"]));
+    assert_eq!(get["net"]["net_max_rate"], 10_000);
+    assert_eq!(get["net"]["net_max_kbyte"], 10 << 20);
+    assert_eq!(get["net"]["net_rx_max_rate"], "none");
+    assert_eq!(get["disk"]["disk_iops"], 1000);
+    assert_eq!(get["disk"]["disk_rate"], "none");
+
+    let set = ada.set(&[
+        "--net-max-rate",
+        "512kbit",
+        "--net-burst",
+        "64K",
+        "--net-exempt",
+        "192.0.2.0/24,2001:db8::/32",
+        "--disk-rate",
+        "50M",
+        "--disk-iops",
+        "none",
+        "--cpu-cap",
+        "50",
+    ]);
+    assert_eq!(set["net"]["net_max_rate"], 512);
+    assert_eq!(set["net"]["net_exempt"][1], "2001:db8::/32");
+    assert_eq!(set["disk"]["disk_rate"], 50 << 10);
+    assert_eq!(set["cpu"]["cpu_cap"], 50);
+    let shown = text(&cli.run(&["limits", "get", "ada"]).stdout);
+    for line in [
+        "net max rate          512 kbit/s\n",
+        "net burst             64 KiB\n",
+        "net allowance         10 GiB a day, spread from 9 GiB on\n",
+        "net exempt            192.0.2.0/24, 2001:db8::/32\n",
+        "disk rate             50 MiB/s\n",
+        "disk requests         none\n",
+        "cpu cap               50 %\n",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+
+    let wrong = [
+        "limits",
+        "set",
+        "ada",
+        "--net-max-rate",
+        "0",
+        "--net-exempt",
+        "192.0.2.0/33",
+        "--disk-rate",
+        "0",
+        "--cpu-cap",
+        "none",
+    ];
+    let output = cli.run(&wrong);
+    assert_code(&output, 2);
+    let told = text(&output.stderr);
+    for word in [
+        "--net-max-rate (kbit/s): is 0, allowed are 1 to",
+        "--net-exempt: \"192.0.2.0/33\"",
+        "--disk-rate (KiB/s): is 0",
+    ] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    let after = json(&cli.run(&["limits", "get", "ada", "--json"]));
+    assert_eq!(after, set);
+}
+
+#[test]
+fn limits_of_what_a_sliver_does_not_have_are_refused() {
+    needs_kvm!();
+    let cli = Cli::set_up();
+    let _ada = Busy::start(&cli, "ada", &[]);
+    let output = cli.run(&[
+        "limits",
+        "set",
+        "ada",
+        "--net-share",
+        "2",
+        "--disk-iops",
+        "5",
+    ]);
+    assert_code(&output, 2);
+    let told = text(&output.stderr);
+    for word in ["the sliver has no network card", "the sliver has no disk"] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    let get = json(&cli.run(&["limits", "get", "ada", "--json"]));
+    assert_eq!((&get["net"], &get["disk"]), (&Value::Null, &Value::Null));
+    for (flag, wrong) in [("--net-max-rate", "10MB"), ("--disk-rate", "fast")] {
+        let output = cli.run(&["run", "hello", flag, wrong]);
+        assert_code(&output, 2);
+        let told = text(&output.stderr);
+        assert!(told.contains(flag) && told.contains(wrong), "{told}");
+    }
 }
 
 #[test]

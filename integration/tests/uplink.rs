@@ -9,7 +9,7 @@ use integration::sliver::{Running, Sliver, new_place, until};
 use integration::taps;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vmm::control::proto::NetStatus;
+use vmm::control::proto::{NetStatus, Op};
 
 /// What it carries, in kbit/s, and what slivers use of that together.
 const RATE: u64 = 10_000;
@@ -142,4 +142,32 @@ fn an_uplink_that_is_not_there_is_told_by_its_name() {
     for told in ["uplink.interface", "nowhere0", "No such file"] {
         assert!(ended.errors.contains(told), "{ended:#?}");
     }
+}
+
+#[test]
+fn a_change_that_the_uplink_cannot_keep_is_refused_whole() {
+    needs_kvm!();
+    let mut node = Node::new();
+    let first = node.hog("first", json!({ "net_min_rate": 2000 }));
+    let first = first.spawn_running();
+    let second = node.hog("first", json!({})).spawn_running();
+    let set = |sliver: &Running, min: u64| {
+        let change = json!({ "cpu": { "cpu_share": 7 }, "net": { "net_min_rate": min } });
+        let change = serde_json::from_value(change).expect("it is a change");
+        sliver.control().ask(Op::SetLimits(change))
+    };
+    let told = set(&second, 501).expect_err("it is refused");
+    for word in ["501", "2000", "2500"] {
+        assert!(told.contains(word), "{told}");
+    }
+    let status = second.control().status();
+    assert_eq!(status.cpu.limits.share(), 1);
+    assert_eq!(traffic(&second).limits.plain().min_kbit, 0);
+    set(&second, 500).expect("there is room for that");
+    assert_eq!(traffic(&second).limits.plain().min_kbit, 500);
+    // What one gives up another can have.
+    set(&first, 0).expect("it claims less");
+    set(&second, 2500).expect("there is room for it now");
+    second.assert_well();
+    first.assert_well();
 }

@@ -5,6 +5,7 @@
 
 mod audit;
 mod examples;
+mod limits;
 #[cfg(test)]
 mod tests;
 
@@ -14,16 +15,16 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
+use limits::PROCESSORS;
+
 pub use audit::{
     AuditArgs, BlockAddArgs, BlockArgs, BlockCommand, BlockRmArgs, EventsArgs, FlowsArgs,
     RecordArgs,
 };
+pub use limits::{CpuArgs, DiskArgs, LimitArgs, LimitsArgs, LimitsCommand, LimitsSetArgs, NetArgs};
 
 /// Where the help of `run` tells what native images do not know.
 const KERNELS: &str = "Kernels";
-
-/// Where the help tells of quotas.
-const PROCESSORS: &str = "Processor time";
 
 /// Boots, steers and inspects slivers: virtual machines of a slice, on this host.
 #[derive(Debug, Parser)]
@@ -60,8 +61,8 @@ pub enum Command {
     Stop(StopArgs),
     /// Ask a sliver's guest to give memory back to this host
     Balloon(BalloonArgs),
-    /// Tell or change the quotas of a running sliver
-    Limits(LimitsArgs),
+    /// Tell or change what a running sliver is granted: processors, network, disks
+    Limits(Box<LimitsArgs>),
     /// Run a sliver that sends a load which can be had again: web, bulk or voip
     Traffic(TrafficArgs),
     /// Show what the slivers of this host use, again and again
@@ -187,9 +188,9 @@ pub struct RunArgs {
     /// Boot a kernel even if this host's KVM makes it crawl
     #[arg(long, help_heading = KERNELS)]
     pub slow: bool,
-    /// What it is granted of this host's processors.
+    /// What it is granted.
     #[command(flatten)]
-    pub cpu: CpuArgs,
+    pub limits: LimitArgs,
     /// The ledger through which slivers share the processors, a file in memory, or none [default:
     /// that of the run directory]
     #[arg(long, value_name = "FILE|none", value_hint = ValueHint::FilePath, help_heading = PROCESSORS)]
@@ -218,26 +219,6 @@ pub struct RunArgs {
     /// Arguments for the guest
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
-}
-
-/// Quotas of processor time.
-#[derive(Debug, Clone, Default, Args)]
-pub struct CpuArgs {
-    /// Never more than this much of one processor, such as 50 or 150 (two vCPUs); none: no cap
-    #[arg(long, value_name = "PERCENT|none", allow_hyphen_values = true, help_heading = PROCESSORS)]
-    pub cpu_cap: Option<String>,
-    /// Never less, if it wants that: percent of all of this host's processors [default: 0]
-    #[arg(long, value_name = "PERCENT", allow_hyphen_values = true, help_heading = PROCESSORS)]
-    pub cpu_pct: Option<String>,
-    /// Its weight in what nobody has reserved, 1 to 10000 [default: 1]
-    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = PROCESSORS)]
-    pub cpu_share: Option<String>,
-    /// What it may save up under its cap for later, in ms of processor time [default: 0]
-    #[arg(long, value_name = "MS", allow_hyphen_values = true, help_heading = PROCESSORS)]
-    pub cpu_burst: Option<String>,
-    /// How often the budget under its cap is renewed, in ms, 1 to 100 [default: 10]
-    #[arg(long, value_name = "MS", allow_hyphen_values = true, help_heading = PROCESSORS)]
-    pub cpu_period: Option<String>,
 }
 
 /// Arguments of `build`.
@@ -315,39 +296,6 @@ pub struct BalloonArgs {
     /// Memory that the guest is to be without, such as 32M, or 0M to give it all of its memory
     #[arg(allow_hyphen_values = true)]
     pub size: String,
-}
-
-/// Arguments of `limits`.
-#[derive(Debug, Clone, Args)]
-#[command(after_help = examples::LIMITS, arg_required_else_help = true)]
-pub struct LimitsArgs {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: LimitsCommand,
-}
-
-/// What `limits` can do.
-#[derive(Debug, Clone, Subcommand)]
-pub enum LimitsCommand {
-    /// Tell the quotas of a sliver
-    #[command(after_help = examples::LIMITS)]
-    Get(StatusArgs),
-    /// Change some of them, from the next period on
-    Set(LimitsSetArgs),
-}
-
-/// Arguments of `limits set`.
-#[derive(Debug, Clone, Args)]
-#[command(after_help = examples::LIMITS)]
-pub struct LimitsSetArgs {
-    /// Name of the sliver
-    pub name: String,
-    /// What it is granted from now on.
-    #[command(flatten)]
-    pub cpu: CpuArgs,
-    /// Print the quotas that are then in force as JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Arguments of `traffic`.

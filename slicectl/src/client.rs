@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vmm::control::proto::{Answer, Op, Outcome, PROTOCOL_VERSION, Reply, Request, Status};
 use vmm::control::proto::{read_frame, write_frame};
-use vmm::spec::{CpuChange, CpuLimits};
+use vmm::spec::{Limits, LimitsChange};
 
 /// How long a monitor may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -131,10 +131,10 @@ impl Client {
         }
     }
 
-    /// Changes quotas; those that are then in force.
-    pub fn set_limits(&mut self, change: CpuChange) -> Result<CpuLimits, ClientError> {
+    /// Changes limits; those that are then in force.
+    pub fn set_limits(&mut self, change: LimitsChange) -> Result<Limits, ClientError> {
         match self.call(Op::SetLimits(change))? {
-            Answer::Limits(limits) => Ok(limits),
+            Answer::Limits(limits) => Ok(*limits),
             other => Err(nonsense(&other)),
         }
     }

@@ -1,21 +1,63 @@
-//! Quotas of processor time as flags: read, named in what is said about them, and told.
+//! Limits as flags: read, named in what is said about them, and told.
+//!
+//! What is wrong with how a flag is written is told here; whether its number is allowed is checked
+//! where specs are.
 
-use vmm::spec::{Cap, CpuChange, CpuLimits, Mistake, Percent};
+pub mod cpu;
+mod disk;
+mod net;
 
-use crate::cli::CpuArgs;
+use vmm::spec::{Limits, LimitsChange, Mistake, Most};
+
+use crate::cli::LimitArgs;
 use crate::problem::Problem;
-use crate::units::parse_millis;
 
-/// Reads the flags. What is wrong with how they are written is added to `problems`; whether the
-/// numbers are allowed is checked where specs are.
-pub fn read(args: &CpuArgs, problems: &mut Vec<Problem>) -> CpuChange {
-    CpuChange {
-        cpu_cap: read_one("--cpu-cap", &args.cpu_cap, cap, problems),
-        cpu_pct: read_one("--cpu-pct", &args.cpu_pct, percent, problems),
-        cpu_share: read_one("--cpu-share", &args.cpu_share, share, problems),
-        cpu_burst: read_one("--cpu-burst", &args.cpu_burst, parse_millis, problems),
-        cpu_period: read_one("--cpu-period", &args.cpu_period, parse_millis, problems),
+/// What is written for no limit.
+const NONE: &str = "none";
+
+/// Reads the flags. What is wrong with how they are written is added to `problems`.
+pub fn read(args: &LimitArgs, problems: &mut Vec<Problem>) -> LimitsChange {
+    LimitsChange {
+        cpu: cpu::read(&args.cpu, problems),
+        net: net::read(&args.net, problems),
+        disk: disk::read(&args.disk, problems),
     }
+}
+
+/// The flag that a field of the spec comes from, if it is one of these.
+pub fn flag_of(field: &str) -> Option<String> {
+    // Of a list it is the whole that has a flag.
+    let field = field.split('[').next().unwrap_or(field);
+    let unit = match field {
+        "net" | "disk" => return Some(format!("--{field}-*")),
+        "cpu_burst" | "cpu_period" => " (ms)",
+        "cpu_cap" | "cpu_pct" | "cpu_share" | "net_share" | "net_exempt" | "disk_iops" => "",
+        "disk_rate" => " (KiB/s)",
+        _ if !field.starts_with("net_") => return None,
+        _ if field.ends_with("_rate") => " (kbit/s)",
+        _ => " (KiB)",
+    };
+    Some(format!("--{}{unit}", field.replace('_', "-")))
+}
+
+/// A mistake in a limit, about the flag that it comes from.
+pub fn problem(mistake: &Mistake) -> Problem {
+    let flag = flag_of(&mistake.field);
+    Problem::new(
+        flag.unwrap_or_else(|| mistake.field.clone()),
+        &mistake.problem,
+    )
+}
+
+/// Name and value of each limit.
+pub fn rows(limits: &Limits) -> Vec<(String, String)> {
+    let cpu = cpu::rows(&limits.cpu).into_iter();
+    let mut rows: Vec<_> = cpu
+        .map(|(name, value)| (format!("cpu {name}"), value))
+        .collect();
+    rows.extend(limits.net.iter().flat_map(net::rows));
+    rows.extend(limits.disk.iter().flat_map(disk::rows));
+    rows
 }
 
 fn read_one<T>(
@@ -33,104 +75,156 @@ fn read_one<T>(
     }
 }
 
-fn cap(text: &str) -> Result<Cap, String> {
-    match text {
-        "none" => Ok(Cap::None),
-        _ => percent(text)
-            .map(Cap::Percent)
-            .map_err(|why| format!("{why}, or none")),
+/// Reads what can be without limit.
+fn most(read: impl Fn(&str) -> Result<u64, String>) -> impl Fn(&str) -> Result<Most, String> {
+    move |text| match text {
+        NONE => Ok(Most::None),
+        _ => read(text)
+            .map(Most::Number)
+            .map_err(|why| format!("{why}, or {NONE}")),
     }
 }
 
-fn percent(text: &str) -> Result<Percent, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
-    // What else counts as a number in Rust, such as inf, is none to people.
-    let plain = number.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '.'));
-    match number.parse() {
-        Ok(number) if plain => Ok(Percent(number)),
-        _ => Err(format!("{text:?} is not a number of percent, such as 12.5")),
-    }
-}
-
-fn share(text: &str) -> Result<u64, String> {
+fn number(text: &str) -> Result<u64, String> {
     text.parse()
         .map_err(|_| format!("{text:?} is not a whole number, such as 2"))
 }
 
-/// The flag that a field of the spec comes from, if it is one of these.
-pub fn flag_of(field: &str) -> Option<String> {
-    let name = field.strip_prefix("cpu_")?;
-    Some(match name {
-        "burst" | "period" => format!("--cpu-{name} (ms)"),
-        _ => format!("--cpu-{name}"),
-    })
-}
-
-/// A mistake in a quota, about the flag that it comes from.
-pub fn problem(mistake: &Mistake) -> Problem {
-    let flag = flag_of(&mistake.field);
-    Problem::new(
-        flag.unwrap_or_else(|| mistake.field.clone()),
-        &mistake.problem,
-    )
-}
-
-/// A number of tenths of a percent: `12.5 %`.
-pub fn percent_told(tenths: u32) -> String {
-    format!("{} %", Percent::of_tenths(tenths))
-}
-
-/// Name and value of each quota.
-pub fn rows(limits: &CpuLimits) -> [(&'static str, String); 5] {
-    [
-        (
-            "cap",
-            limits
-                .cap()
-                .map_or("none".to_owned(), |cap| percent_told(cap.0)),
-        ),
-        ("reserve", percent_told(limits.reserve_permille())),
-        ("share", limits.share().to_string()),
-        ("burst", format!("{} ms", limits.burst_ms())),
-        ("period", format!("{} ms", limits.period_ms())),
-    ]
+/// What can be without limit, as people read it.
+fn told(limit: Option<u64>, tell: impl Fn(u64) -> String) -> String {
+    limit.map_or(NONE.to_owned(), tell)
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use vmm::spec::{Bounds, CpuLimits, DiskLimits, NetLimits};
+
     use super::*;
 
-    fn args(cap: &str, burst: &str) -> CpuArgs {
-        CpuArgs {
-            cpu_cap: Some(cap.to_owned()),
-            cpu_burst: Some(burst.to_owned()),
-            ..CpuArgs::default()
+    #[derive(Debug, Parser)]
+    #[command(no_binary_name = true)]
+    struct Line {
+        #[command(flatten)]
+        limits: LimitArgs,
+    }
+
+    fn given(line: &[&str]) -> (LimitsChange, Vec<String>) {
+        let line = Line::try_parse_from(line).expect("flags");
+        let mut problems = Vec::new();
+        let change = read(&line.limits, &mut problems);
+        (change, problems.iter().map(Problem::to_string).collect())
+    }
+
+    fn unlimited() -> Limits {
+        Limits {
+            cpu: CpuLimits::default(),
+            net: Some(NetLimits::default()),
+            disk: Some(DiskLimits::default()),
+        }
+    }
+
+    const BOUNDS: Bounds<'_> = Bounds {
+        vcpus: 1,
+        processors: None,
+        uplink: None,
+    };
+
+    #[test]
+    fn limits_are_written_with_the_units_of_the_field() {
+        let line = [
+            "--net-max-rate=10mbit",
+            "--net-min-rate=512",
+            "--net-burst=64K",
+            "--net-allowance=10G",
+            "--net-exempt=192.0.2.0/24,2001:db8::/32",
+            "--net-exempt-max-rate=none",
+            "--net-exempt=198.51.100.7",
+            "--disk-rate=50M",
+            "--disk-iops=1000",
+            "--cpu-cap=50",
+        ];
+        let (change, problems) = given(&line);
+        assert_eq!(problems, [""; 0]);
+        let limits = change.apply(&unlimited(), &BOUNDS).expect("allowed");
+        let told: Vec<String> = rows(&limits)
+            .into_iter()
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect();
+        for line in [
+            "cpu cap: 50 %",
+            "net max rate: 10 Mbit/s",
+            "net min rate: 512 kbit/s",
+            "net burst: 64 KiB",
+            "net allowance: 10 GiB a day, spread from 9 GiB on",
+            "net exempt: 192.0.2.0/24, 2001:db8::/32, 198.51.100.7/32",
+            "net exempt max rate: none",
+            "net rx burst: 2 ms at the rate, at least 32 KiB",
+            "disk rate: 50 MiB/s",
+            "disk requests: 1000 a second",
+        ] {
+            assert!(told.iter().any(|told| told == line), "{line}: {told:#?}");
         }
     }
 
     #[test]
-    fn percent_and_milliseconds_need_no_unit_and_may_have_theirs() {
-        for (cap, burst) in [("12.5", "20"), ("12.5%", "20ms"), ("12.50 %", "20 ms")] {
-            let mut problems = Vec::new();
-            let read = read(&args(cap, burst), &mut problems);
-            assert_eq!(problems, []);
-            assert_eq!(read.cpu_cap, Some(Cap::Percent(Percent(12.5))));
-            assert_eq!(read.cpu_burst, Some(20));
-            assert_eq!(read.cpu_share, None);
-        }
-        let none = read(&args("none", "0"), &mut Vec::new());
-        assert_eq!((none.cpu_cap, none.cpu_burst), (Some(Cap::None), Some(0)));
+    fn a_limit_is_taken_away_with_none() {
+        let (limited, _) = given(&["--net-max-rate=1", "--net-exempt=::/0", "--disk-iops=5"]);
+        let limited = limited.apply(&unlimited(), &BOUNDS).expect("allowed");
+        let (none, problems) = given(&[
+            "--net-max-rate=none",
+            "--net-exempt=none",
+            "--disk-iops=none",
+        ]);
+        assert_eq!(problems, [""; 0]);
+        assert_eq!(none.apply(&limited, &BOUNDS), Ok(unlimited()));
+        assert!(given(&[]).0.is_empty());
     }
 
     #[test]
-    fn what_is_no_quota_is_told_with_its_flag() {
-        for wrong in ["", "much", "NaN", "inf", "1.2.3", "0x10", "10ms", "ten%"] {
-            let mut problems = Vec::new();
-            read(&args(wrong, "1x"), &mut problems);
-            let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
-            assert_eq!(told.len(), 2, "{wrong}: {told:?}");
-            assert!(told[0].starts_with("--cpu-cap: "), "{told:?}");
-            assert!(told[1].starts_with("--cpu-burst: "), "{told:?}");
+    fn all_that_is_no_limit_is_told_with_its_flag() {
+        let (_, problems) = given(&[
+            "--net-max-rate=fast",
+            "--net-min-rate=none",
+            "--net-share=-1",
+            "--net-burst=1.5K",
+            "--disk-rate=50X",
+            "--disk-iops=",
+        ]);
+        let flags = [
+            "--net-max-rate: ",
+            "--net-min-rate: ",
+            "--net-share: ",
+            "--net-burst: ",
+            "--disk-rate: ",
+            "--disk-iops: ",
+        ];
+        assert_eq!(problems.len(), flags.len(), "{problems:#?}");
+        for (problem, flag) in problems.iter().zip(flags) {
+            assert!(problem.starts_with(flag), "{problem}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_told_with_its_flag_and_unit() {
+        let (change, _) = given(&[
+            "--net-max-rate=0",
+            "--net-exempt=192.0.2.0/33",
+            "--disk-rate=0",
+            "--net-burst=1",
+        ]);
+        let mistakes = change.apply(&unlimited(), &BOUNDS).expect_err("refused");
+        let told: Vec<String> = mistakes.iter().map(|m| problem(m).to_string()).collect();
+        for flag in [
+            "--net-max-rate (kbit/s): is 0",
+            "--net-exempt: ",
+            "--disk-rate (KiB/s): is 0",
+            "--net-burst (KiB): is 1",
+        ] {
+            assert!(told.iter().any(|told| told.starts_with(flag)), "{told:#?}");
+        }
+        for field in ["nets[0].mac", "disks[1].path", "memory_mib", "uplink"] {
+            assert_eq!(flag_of(field), None);
         }
     }
 }

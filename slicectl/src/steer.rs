@@ -308,6 +308,7 @@ mod tests {
             cpu_us: Default::default(),
             cpu: Default::default(),
             net: None,
+            disk: None,
             devices: vec![vmm::control::proto::DeviceStatus {
                 tag: "console".to_owned(),
                 ..Default::default()

@@ -30,6 +30,53 @@ pub fn whole_mib(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Parses a size in whole KiB; a bare number is one of KiB, as in a spec.
+pub fn parse_kib(text: &str) -> Result<u64, String> {
+    if let Ok(kib) = text.parse() {
+        return Ok(kib);
+    }
+    let bytes = parse_size(text)?;
+    match bytes % 1024 {
+        0 => Ok(bytes >> 10),
+        _ => Err(format!("{text:?} is not a whole number of KiB")),
+    }
+}
+
+/// Parses a rate of bits; units are powers of 1000, a bare number is one of kbit/s, as in a spec.
+pub fn parse_kbit(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a rate such as 10mbit, 512kbit or, in kbit/s, 512");
+    let lower = text.trim().to_ascii_lowercase();
+    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = lower.split_at(end.unwrap_or(lower.len()));
+    let unit = unit.trim_start();
+    let bits: u64 = match unit.strip_suffix("/s").unwrap_or(unit) {
+        "" | "k" | "kbit" => 1_000,
+        "m" | "mbit" => 1_000_000,
+        "g" | "gbit" => 1_000_000_000,
+        "bit" => 1,
+        _ => {
+            return Err(format!(
+                "{text:?}: unknown unit {unit:?}; use kbit, mbit or gbit"
+            ));
+        }
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = u32::try_from(part.len()).unwrap_or(u32::MAX);
+    let (Ok(whole), Ok(part), Some(divisor)) = (
+        whole.parse::<u64>(),
+        part.parse::<u64>(),
+        10_u64.checked_pow(digits),
+    ) else {
+        return Err(wrong());
+    };
+    let scaled = u128::from(part) * u128::from(bits);
+    let total = u128::from(whole) * u128::from(bits) + scaled / u128::from(divisor);
+    if scaled % u128::from(divisor) != 0 || total % 1000 != 0 {
+        return Err(format!("{text:?} is not a whole number of kbit/s"));
+    }
+    u64::try_from(total / 1000).map_err(|_| format!("{text:?} is more than can be counted"))
+}
+
 /// Parses a duration of at least a millisecond.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text, "10s")?;
@@ -115,6 +162,33 @@ pub fn format_kib(kib: u64) -> String {
     }
 }
 
+/// A rate of bits, exactly.
+pub fn format_kbit(kbit: u64) -> String {
+    let (divisor, unit) = match kbit {
+        0..1_000 => return format!("{kbit} kbit/s"),
+        _ if kbit >= 1_000_000 && kbit.is_multiple_of(1_000) => (1_000_000, "Gbit/s"),
+        _ => (1_000, "Mbit/s"),
+    };
+    let (whole, part) = (kbit / divisor, kbit % divisor * 1_000 / divisor);
+    match part {
+        0 => format!("{whole} {unit}"),
+        _ => {
+            let part = format!("{part:03}");
+            format!("{whole}.{} {unit}", part.trim_end_matches('0'))
+        }
+    }
+}
+
+/// KiB in the largest unit that tells them exactly.
+pub fn format_kib_exactly(kib: u64) -> String {
+    let units = [("TiB", 30), ("GiB", 20), ("MiB", 10)];
+    let exact = |(_, shift): &&(&str, u32)| kib > 0 && kib.is_multiple_of(1 << shift);
+    match units.iter().find(exact) {
+        Some((unit, shift)) => format!("{} {unit}", kib >> shift),
+        None => format!("{kib} KiB"),
+    }
+}
+
 fn split<'a>(text: &'a str, example: &str) -> Result<(u64, &'a str), String> {
     let text = text.trim();
     let end = text
@@ -168,6 +242,84 @@ mod tests {
             assert!(parse_size(text).is_err(), "{text}");
         }
         assert!(parse_size("64").unwrap_err().contains("64M"));
+    }
+
+    #[test]
+    fn rates_take_the_units_of_the_field_and_are_kbit_without() {
+        for (text, kbit) in [
+            ("512", 512),
+            ("512kbit", 512),
+            ("512 kbit/s", 512),
+            ("0", 0),
+            ("10mbit", 10_000),
+            ("10M", 10_000),
+            ("1.5Mbit/s", 1500),
+            ("2.5gbit", 2_500_000),
+            ("1Gbit", 1_000_000),
+            ("5000bit", 5),
+        ] {
+            assert_eq!(parse_kbit(text), Ok(kbit), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_that_could_mean_something_else_are_refused() {
+        for text in [
+            "",
+            "fast",
+            "-1",
+            "1.2.3mbit",
+            ".5mbit",
+            "1.mbit",
+            "0.5",
+            "500bit",
+            "10MB",
+            "10mbps",
+            "10mibit",
+            "99999999999999999999gbit",
+            "18446744073709551615gbit",
+        ] {
+            assert!(parse_kbit(text).is_err(), "{text}");
+        }
+        assert!(parse_kbit("10MB").unwrap_err().contains("mbit"));
+    }
+
+    #[test]
+    fn kibibytes_need_no_unit_and_may_have_one() {
+        for (text, kib) in [("64", 64), ("64K", 64), ("1M", 1024), ("10 GiB", 10 << 20)] {
+            assert_eq!(parse_kib(text), Ok(kib), "{text}");
+        }
+        for text in ["", "100B", "1.5M", "-1", "much"] {
+            assert!(parse_kib(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_and_sizes_are_told_exactly() {
+        for (kbit, told) in [
+            (0, "0 kbit/s"),
+            (999, "999 kbit/s"),
+            (1_000, "1 Mbit/s"),
+            (1_050, "1.05 Mbit/s"),
+            (1_000_000, "1 Gbit/s"),
+            (2_500_000, "2.5 Gbit/s"),
+            (1_000_001, "1000.001 Mbit/s"),
+        ] {
+            assert_eq!(format_kbit(kbit), told);
+            let read = parse_kbit(told);
+            assert_eq!(read, Ok(kbit), "{told}");
+        }
+        for (kib, told) in [
+            (0, "0 KiB"),
+            (10_546_875, "10546875 KiB"),
+            (64, "64 KiB"),
+            (3 << 10, "3 MiB"),
+            (10 << 20, "10 GiB"),
+            (1 << 30, "1 TiB"),
+        ] {
+            assert_eq!(format_kib_exactly(kib), told);
+            assert_eq!(parse_kib(told), Ok(kib), "{told}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::control::proto::{DeviceStatus, ExitCounts};
 use crate::devices::attendant::Attendant;
 use crate::devices::bus::Bus;
 use crate::devices::uplink::UplinkSeat;
+use crate::devices::virtio::block::SharedBudget;
 use crate::doze::Doze;
 use crate::exit::{Exit, Registers};
 use crate::kvm::kick::Kick;
@@ -79,6 +80,8 @@ pub struct Machine {
     gate: Option<Arc<Mutex<Gate>>>,
     /// Its seat on the node's uplink, if it has one.
     uplink: Option<Arc<UplinkSeat>>,
+    /// What its disks draw on, if it has any.
+    disk_budget: Option<SharedBudget>,
     entered_tsc: AtomicU64,
     /// Made when a device first waits for something.
     pub(crate) attendant: OnceLock<Attendant>,
@@ -103,6 +106,7 @@ pub(crate) struct Parts {
     pub(crate) limits: CpuLimits,
     pub(crate) gate: Option<Arc<Mutex<Gate>>>,
     pub(crate) uplink: Option<Arc<UplinkSeat>>,
+    pub(crate) disk_budget: Option<SharedBudget>,
 }
 
 impl Machine {
@@ -122,6 +126,7 @@ impl Machine {
             devices_account: ThreadAccount::default(),
             gate: parts.gate,
             uplink: parts.uplink,
+            disk_budget: parts.disk_budget,
             entered_tsc: AtomicU64::new(0),
             attendant: OnceLock::new(),
         }

@@ -43,6 +43,7 @@ mod disk;
 pub(crate) mod fields;
 mod guard;
 mod kernel;
+mod limits;
 mod mistakes;
 mod names;
 mod net;
@@ -60,6 +61,7 @@ pub use cpu::{Cap, CpuChange, CpuLimits, DEFAULT_PERIOD_MS, MAX_SHARE, MilliCpu,
 pub use disk::{DiskSpec, MAX_DISKS, MAX_SERIAL_BYTES};
 pub use guard::{GuardMode, GuardSpec};
 pub use kernel::{KernelConsole, KernelSpec, MAX_APPEND_BYTES, Protocol};
+pub use limits::{Bounds, Limits, LimitsChange};
 pub(crate) use mistakes::told as mistakes_told;
 pub use mistakes::{Mistake, SpecError};
 pub use names::{SliceName, SliverName};

@@ -28,6 +28,7 @@ Examples:
   slicectl run vmlinuz --initrd initrd.img --append quiet
   slicectl run --kernel vmlinuz debian.img --ssh-key ~/.ssh/id_ed25519.pub -p 2222:22
   slicectl run spin --cpu-cap 50 --cpu-share 2 --cpu-burst 20 -- --ms 60000
+  slicectl run web -p 8080:80 --net-max-rate 10mbit --net-allowance 10G --disk-iops 1000
   slicectl run hello --gdb :1234
   slicectl run hello --json | jq .exit"
     };
@@ -77,7 +78,8 @@ all keys, too; none means that only `slicectl stop` ends it.
 Processor time is all that the sliver's process uses, for its guest and for its devices. --cpu-cap is
 in percent of one processor, and held back with at most a period's delay; --cpu-pct is in percent of
 all of this host's processors and refused if others have reserved them; what is left is shared by
---cpu-share. slicectl limits set changes them while it runs. Slivers share through a ledger, a file
+--cpu-share. `slicectl limits set` changes them while it runs, and the limits of network and disks
+with them; `slicectl limits set --help` tells the units. Slivers share through a ledger, a file
 in memory: in the run directory or, if that is on a disk, in /dev/shm for the usual one and nowhere
 for another; --ledger names one. --ledger none: it shares with nobody.
 
@@ -164,12 +166,21 @@ balloon: `slicectl status NAME` tells the pages asked for (target) and given (ac
 
 pub(super) const LIMITS: &str = "\
 Examples:
-  slicectl limits get spin-4711 --json | jq .cpu_cap
-  slicectl limits set spin-4711 --cpu-cap 50 --cpu-share 2
-  slicectl limits set spin-4711 --cpu-cap none
+  slicectl limits get web-1
+  slicectl limits get web-1 --json | jq .net.net_max_rate
+  slicectl limits set web-1 --cpu-cap 50 --cpu-share 2
+  slicectl limits set web-1 --net-max-rate 512kbit --net-burst 64K
+  slicectl limits set web-1 --net-allowance 10G --net-exempt 192.0.2.0/24,2001:db8::/32
+  slicectl limits set web-1 --disk-rate 50M --disk-iops 1000
+  slicectl limits set web-1 --cpu-cap none --net-max-rate none --net-exempt none
 
-What is not named stays as it is. Refused is what slivers cannot have: more than 100 % for each of its
-vCPUs, or a reserve that others have.";
+What is not named stays as it is; if anything cannot be had, nothing is changed. Refused is what
+slivers cannot have: more than 100 % for each of its vCPUs, or a reserve or a minimum that others
+have.
+
+Rates are in bits, of 1000: 10mbit, 512kbit, 1gbit, a bare number is in kbit/s. Sizes are in bytes, of
+1024: 64K, 10G, a bare number is in KiB. A new allowance begins with what was sent today, and with
+its usual threshold unless one is named.";
 
 macro_rules! traffic_examples {
     () => {
@@ -214,8 +225,10 @@ Keys: q quits; c (cpu), t (throttled), m (memory), n (net), d (disk), u (uptime)
 > go to the column on the left and on the right, r turns the order round.
 
 CPU% is in percent of one processor, as is CAP; RSV is in percent of all of the host's. THR% is how much
-of the time its cap held a sliver back. Memory is what its process holds, of what it was given. A sliver
-whose monitor does not answer is shown as silent.";
+of the time its cap held a sliver back. Memory is what its process holds, of what it was given. RX< and
+TX< are the limits of what it receives and sends in a second, DISK< and IO< those of bytes and requests of
+its disks; DAY% is how much of the day's allowance is used. A sliver whose monitor does not answer is
+shown as silent.";
 
 pub(super) const CAPTURE: &str = "\
 Examples:

@@ -122,7 +122,7 @@ pub(super) fn check(args: &RunArgs, look: &Look, around: &Surroundings) -> Resul
         fail("--core", why);
     }
 
-    let quotas = quotas::read(&args.cpu, &mut problems);
+    let limits = quotas::read(&args.limits, &mut problems);
 
     let image = image(args);
     // What runs on a kernel is more of a name than the kernel.
@@ -148,10 +148,10 @@ pub(super) fn check(args: &RunArgs, look: &Look, around: &Surroundings) -> Resul
     }
     devices.describe(&mut document);
     document["guard"] = guard::read(&args.record, &mut problems);
-    if let (Value::Object(document), Ok(Value::Object(quotas))) =
-        (&mut document, serde_json::to_value(quotas))
-    {
-        document.extend(quotas);
+    for part in [json!(limits.cpu), json!(limits.net), json!(limits.disk)] {
+        if let (Value::Object(document), Value::Object(part)) = (&mut document, part) {
+            document.extend(part);
+        }
     }
     match parse(&document, &devices) {
         Ok(spec) => {

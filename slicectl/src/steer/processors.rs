@@ -2,35 +2,35 @@
 
 use vmm::control::proto::CpuStatus;
 
-use crate::quotas;
+use crate::quotas::cpu;
 use crate::units::format_micros;
 
 /// Name and text of each line.
-pub(super) fn rows(cpu: &CpuStatus) -> Vec<Vec<String>> {
-    let quotas = quotas::rows(&cpu.limits).map(|(name, value)| format!("{name} {value}"));
+pub(super) fn rows(status: &CpuStatus) -> Vec<Vec<String>> {
+    let quotas = cpu::rows(&status.limits).map(|(name, value)| format!("{name} {value}"));
     let throttled = format!(
         "{}, in {} of {} periods",
-        format_micros(cpu.throttled_us),
-        cpu.throttled_periods,
-        cpu.periods
+        format_micros(status.throttled_us),
+        status.throttled_periods,
+        status.periods
     );
     let overrun = format!(
         "{} in all, {} at worst, {} not yet paid back",
-        format_micros(cpu.overrun_us),
-        format_micros(cpu.worst_overrun_us),
-        format_micros(cpu.debt_us)
+        format_micros(status.overrun_us),
+        format_micros(status.worst_overrun_us),
+        format_micros(status.debt_us)
     );
-    let others = match cpu.rivals {
+    let others = match status.rivals {
         None => "shares with nobody: it is in no ledger".to_owned(),
         Some(rivals) => format!(
             "made room {} times, {} in all; others that want to run: {rivals}",
-            cpu.step_backs,
-            format_micros(cpu.stepped_back_us)
+            status.step_backs,
+            format_micros(status.stepped_back_us)
         ),
     };
     let lines = [
         ("cpu quotas", quotas.join(", ")),
-        ("cpu consumed", format_micros(cpu.consumed_us)),
+        ("cpu consumed", format_micros(status.consumed_us)),
         ("cpu throttled", throttled),
         ("cpu overrun", overrun),
         ("cpu shared", others),

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{CpuTime, ExitRecord, Registers};
-use crate::spec::{CpuChange, CpuLimits};
+use crate::spec::{CpuLimits, DiskLimits, Limits, LimitsChange};
 
 pub use net::{
     Captured, EventBatch, EventRecord, FlowBatch, FlowEnd, FlowRecord, LastTraffic, LostFlows,
@@ -108,8 +108,9 @@ pub enum Op {
         /// MiB, less than its memory.
         mib: u64,
     },
-    /// Changes quotas; what is not named stays. Answered with [`Answer::Limits`].
-    SetLimits(CpuChange),
+    /// Changes limits, all that are named or none; what is not named stays. Answered with
+    /// [`Answer::Limits`].
+    SetLimits(LimitsChange),
     /// Takes records of flows. Answered with [`Answer::Flows`].
     TakeFlows {
         /// Records before this number are stored and need not be kept any more.
@@ -174,8 +175,8 @@ pub enum Answer {
     Done,
     /// The answer to [`Op::Status`].
     Status(Box<Status>),
-    /// The answer to [`Op::SetLimits`]: all quotas, as they are now.
-    Limits(CpuLimits),
+    /// The answer to [`Op::SetLimits`]: all limits, as they are now.
+    Limits(Box<Limits>),
     /// The answer to [`Op::TakeFlows`].
     Flows(FlowBatch),
     /// The answer to [`Op::TakeEvents`].
@@ -267,6 +268,9 @@ pub struct Status {
     /// Its traffic, if it has a network card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net: Option<NetStatus>,
+    /// What its disks may carry, all together, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskLimits>,
     /// Its devices.
     #[serde(default)]
     pub devices: Vec<DeviceStatus>,

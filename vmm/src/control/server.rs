@@ -30,7 +30,7 @@ use crate::resident;
 use crate::say::shown;
 use crate::sched::governor::processors;
 use crate::sched::seat::Seat;
-use crate::spec::{CpuChange, CpuLimits, SliverSpec, mistakes_told};
+use crate::spec::{Bounds, Limits, LimitsChange, SliverSpec, mistakes_told};
 
 /// Clients served at the same time. One more takes the place of the one that has been silent for
 /// the longest time and waits for nothing: silent clients must not lock out the operator.
@@ -308,7 +308,10 @@ impl Server {
             },
             Op::WaitStop => return self.wait_for(index, id, WaitKind::Stopped),
             Op::SetBalloon { mib } => self.set_balloon(mib),
-            Op::SetLimits(change) => self.set_limits(&change).map(Answer::Limits),
+            Op::SetLimits(change) => {
+                let limits = self.set_limits(&change);
+                limits.map(|limits| Answer::Limits(Box::new(limits)))
+            }
             Op::TakeFlows { .. }
             | Op::TakeEvents { .. }
             | Op::SetBlocks { .. }
@@ -324,16 +327,16 @@ impl Server {
         Some(result.map_or_else(Outcome::Error, Outcome::Ok))
     }
 
-    /// Changes quotas; those that are then in force.
-    fn set_limits(&self, change: &CpuChange) -> Result<CpuLimits, String> {
-        let governor = self.machine.governor();
-        let vcpus = self.spec.vcpus();
-        let limits = change.apply(&governor.limits(), vcpus);
+    /// Changes limits; those that are then in force.
+    fn set_limits(&self, change: &LimitsChange) -> Result<Limits, String> {
+        let bounds = Bounds {
+            vcpus: self.spec.vcpus(),
+            processors: Some(processors()),
+            uplink: self.spec.uplink(),
+        };
+        let limits = change.apply(&self.machine.limits(), &bounds);
         let limits = limits.map_err(|mistakes| mistakes_told(&mistakes))?;
-        if let Some(beyond) = limits.beyond_vcpus(vcpus, processors()) {
-            return Err(beyond.to_string());
-        }
-        self.machine.set_limits(limits)?;
+        self.machine.set_limits(&limits)?;
         Ok(limits)
     }
 
@@ -460,6 +463,7 @@ impl Server {
             cpu_us: self.machine.cpu_time(),
             cpu: self.machine.cpu_status(),
             net: self.machine.gate().map(|gate| traffic::lock(gate).status()),
+            disk: self.machine.disk_limits(),
             devices: self.machine.device_status(),
             exits: self.machine.exit_counts(),
         }

@@ -42,7 +42,7 @@ pub(super) fn answer(gate: Option<&Arc<Mutex<Gate>>>, op: Op) -> Result<Answer, 
 }
 
 /// The gate, with the time of day as it is now.
-pub(super) fn lock(gate: &Mutex<Gate>) -> MutexGuard<'_, Gate> {
+pub(crate) fn lock(gate: &Mutex<Gate>) -> MutexGuard<'_, Gate> {
     // Each change leaves it sound: a panic elsewhere does not spoil it.
     let mut gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
     gate.set_epoch(wall() - now());

@@ -51,8 +51,8 @@ pub struct Assembly {
     pub backends: Vec<Box<dyn Backend>>,
     /// Addresses of the network cards.
     pub nets: Vec<NetConfig>,
-    /// What holds for all of its disks together.
-    pub disk_budget: SharedBudget,
+    /// What holds for all of its disks together, if there are any.
+    pub disk_budget: Option<SharedBudget>,
     /// What their frames pass, if there are any and somebody is to watch.
     pub gate: Option<Arc<Mutex<Gate>>>,
     /// Their seat on the node's uplink, if the spec names one.
@@ -133,10 +133,11 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
     if let Some(vsock) = spec.vsock() {
         backends.push(Box::new(Vsock::new(vsock)?));
     }
+    let has_disks = !spec.disks().is_empty() || spec.seed().is_some();
     Ok(Assembly {
         backends,
         nets,
-        disk_budget,
+        disk_budget: has_disks.then_some(disk_budget),
         gate,
         uplink,
     })

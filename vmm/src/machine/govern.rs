@@ -1,12 +1,14 @@
 //! How a machine's threads obey its [`Governor`](crate::sched::governor::Governor): the gate that
 //! each passes on its way into the guest or to a device, and where all stand while they may not.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use super::Machine;
 use crate::attend::now;
 use crate::control::proto::CpuStatus;
+use crate::control::traffic;
+use crate::devices::virtio::block::SharedBudget;
 use crate::exit::CpuTime;
 use crate::kvm::vcpu::Vcpu;
 use crate::lifecycle::{Presence, Verdict};
@@ -14,7 +16,7 @@ use crate::nanos::Nanos;
 use crate::sched::account::process_time;
 use crate::sched::governor::{Governor, Looked};
 use crate::sched::place;
-use crate::spec::{CpuLimits, NetLimits};
+use crate::spec::{CpuLimits, DiskLimits, Limits, NetLimits};
 
 impl Machine {
     /// Whether the sliver may run, and what it has used.
@@ -136,13 +138,48 @@ impl Machine {
         self.governor.status(self.used())
     }
 
-    /// The quotas in force.
-    pub fn limits(&self) -> CpuLimits {
-        self.governor.limits()
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        let gate = self.gate.as_ref();
+        Limits {
+            cpu: self.governor.limits(),
+            net: gate.map(|gate| traffic::lock(gate).limits().clone()),
+            disk: self.disk_limits(),
+        }
     }
 
-    /// Puts other quotas in force, at once.
-    pub fn set_limits(self: &Arc<Self>, limits: CpuLimits) -> Result<(), String> {
+    /// What its disks may carry, all together, if it has any.
+    pub(crate) fn disk_limits(&self) -> Option<DiskLimits> {
+        self.disk_budget.as_ref().map(SharedBudget::limits)
+    }
+
+    /// Puts other limits in force, at once, and all of them or none.
+    pub fn set_limits(self: &Arc<Self>, limits: &Limits) -> Result<(), String> {
+        let before = self.limits();
+        let cpu_changes = limits.cpu != before.cpu;
+        if cpu_changes {
+            self.set_cpu_limits(limits.cpu)?;
+        }
+        if let Some(net) = limits.net.as_ref()
+            && before.net.as_ref() != Some(net)
+            && let Err(mut why) = self.set_net_limits(net)
+        {
+            // Others may have taken meanwhile what was given up just now.
+            if cpu_changes && let Err(also) = self.set_cpu_limits(before.cpu) {
+                why.push_str("; the processor quotas did change: ");
+                why.push_str(&also);
+            }
+            return Err(why);
+        }
+        if let (Some(budget), Some(disk)) = (&self.disk_budget, &limits.disk) {
+            budget.set_limits(disk, now());
+        }
+        // Devices may wait for a moment that follows from the old limits.
+        self.nudge();
+        Ok(())
+    }
+
+    fn set_cpu_limits(self: &Arc<Self>, limits: CpuLimits) -> Result<(), String> {
         self.governor.set_limits(limits, now())?;
         // Alarms are set for the old budget, and who is held may be no longer.
         self.governor.wake();
@@ -151,19 +188,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Puts other limits of its traffic in force, at once, unless its uplink cannot keep what they
-    /// guarantee.
-    pub fn set_net_limits(&self, limits: &NetLimits) -> Result<(), String> {
+    /// Refuses what its uplink cannot keep.
+    fn set_net_limits(&self, limits: &NetLimits) -> Result<(), String> {
         let gate = self.gate().ok_or("the sliver has no network card")?;
         if let Some(uplink) = self.uplink() {
             uplink.claim(limits).map_err(|error| error.to_string())?;
         }
-        // Each change leaves it sound: a panic elsewhere does not spoil it.
-        let mut gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
-        gate.set_limits(limits, now());
-        drop(gate);
-        // A card may wait for a moment that the old limits gave.
-        self.nudge();
+        traffic::lock(gate).set_limits(limits, now());
         Ok(())
     }
 }

@@ -127,6 +127,7 @@ pub(super) fn make(
         limits: *spec.cpu(),
         gate: devices.gate,
         uplink: devices.uplink,
+        disk_budget: devices.disk_budget,
     });
     milestones.load = watch.elapsed_us();
     Ok((machine, first))

@@ -66,6 +66,7 @@ pub(super) fn make(
     } = guest;
     let mut bus = Bus::new(devices.backends, low::DEVICES);
     let (gate, uplink) = (devices.gate, devices.uplink);
+    let disk_budget = devices.disk_budget;
     let devices = DeviceTable {
         entries: bus.entries(),
         nets: devices.nets,
@@ -103,6 +104,7 @@ pub(super) fn make(
         limits: *spec.cpu(),
         gate,
         uplink,
+        disk_budget,
     });
     milestones.load = watch.elapsed_us();
     Ok((machine, vcpu))

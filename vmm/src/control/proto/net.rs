@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::NetLimits;
+
 /// Who began a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -127,6 +129,9 @@ pub struct LastTraffic {
 /// How a sliver's traffic does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetStatus {
+    /// The limits in force.
+    #[serde(default)]
+    pub limits: NetLimits,
     /// Bytes sent, as on the wire.
     pub tx_bytes: u64,
     /// Bytes received, as on the wire.

@@ -155,6 +155,7 @@ impl Gate {
                 .collect()
         };
         NetStatus {
+            limits: self.limits().clone(),
             tx_bytes: shaped.tx_bytes,
             rx_bytes: shaped.rx_bytes,
             used_today: used.bytes,

@@ -322,7 +322,7 @@ impl From<NetLimits> for NetChange {
 }
 
 impl Most {
-    fn of(limit: Option<u64>) -> Self {
+    pub(super) fn of(limit: Option<u64>) -> Self {
         limit.map_or(Self::None, Self::Number)
     }
 

@@ -126,8 +126,8 @@ impl DiskChange {
 impl From<DiskLimits> for DiskChange {
     fn from(limits: DiskLimits) -> Self {
         Self {
-            disk_rate: limits.rate_kib.map(Most::Number),
-            disk_iops: limits.iops.map(Most::Number),
+            disk_rate: Some(Most::of(limits.rate_kib)),
+            disk_iops: Some(Most::of(limits.iops)),
         }
     }
 }

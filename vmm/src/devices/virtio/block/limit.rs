@@ -21,6 +21,7 @@ const AFTER_OTHERS: Nanos = Nanos::from_micros(200);
 /// The budget of one disk or of several.
 #[derive(Debug, Default)]
 pub struct DiskBudget {
+    limits: DiskLimits,
     bytes: Option<Bucket>,
     requests: Option<Bucket>,
     /// The disk that was let through last, and whether another was not since.
@@ -43,6 +44,11 @@ impl SharedBudget {
         self.lock().set(limits, now);
     }
 
+    /// The limits in force.
+    pub fn limits(&self) -> DiskLimits {
+        self.lock().limits
+    }
+
     fn lock(&self) -> MutexGuard<'_, DiskBudget> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,6 +62,7 @@ impl DiskBudget {
     }
 
     fn set(&mut self, limits: &DiskLimits, now: Nanos) {
+        self.limits = *limits;
         set(&mut self.bytes, limits.bytes_per_second(), now);
         set(&mut self.requests, limits.requests_per_second(), now);
     }
