@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use serde::Serialize;
-use vmm::control::proto::{DeviceStatus, Status};
+use vmm::control::proto::{DeviceStatus, NetStatus, Status};
+use vmm::spec::DiskLimits;
 
 use super::sample::Sample;
 use crate::cli::SortKey;
@@ -31,8 +32,20 @@ pub(super) struct Row {
     pub(super) memory_kib: Option<u64>,
     pub(super) net_rx_bytes_s: Option<f64>,
     pub(super) net_tx_bytes_s: Option<f64>,
+    /// In kbit/s.
+    pub(super) net_max_rate: Option<u64>,
+    /// In kbit/s.
+    pub(super) net_rx_max_rate: Option<u64>,
+    /// Of the day's allowance.
+    pub(super) net_used_percent: Option<f64>,
     pub(super) disk_read_bytes_s: Option<f64>,
     pub(super) disk_write_bytes_s: Option<f64>,
+    /// Read or written.
+    pub(super) disk_requests_s: Option<f64>,
+    /// In KiB/s.
+    pub(super) disk_rate: Option<u64>,
+    /// Requests per second that it may have.
+    pub(super) disk_iops: Option<u64>,
 }
 
 /// What is counted.
@@ -44,6 +57,7 @@ struct Counts {
     tx: u64,
     read: u64,
     written: u64,
+    requests: u64,
 }
 
 impl Row {
@@ -76,6 +90,7 @@ impl Row {
         };
         let percent = |of| rate(of).map(|per_second| rounded(per_second / 1e4));
         let limits = &status.cpu.limits;
+        let (net, disk) = (status.net.as_ref(), status.disk.as_ref());
         let tenths = |tenths: u32| f64::from(tenths) / 10.0;
         Self {
             slice: status.slice.clone(),
@@ -92,6 +107,12 @@ impl Row {
             net_tx_bytes_s: rate(|counts| counts.tx).map(rounded),
             disk_read_bytes_s: rate(|counts| counts.read).map(rounded),
             disk_write_bytes_s: rate(|counts| counts.written).map(rounded),
+            disk_requests_s: rate(|counts| counts.requests).map(rounded),
+            net_max_rate: net.and_then(|net| net.limits.plain().max_kbit),
+            net_rx_max_rate: net.and_then(|net| net.limits.rx_max_kbit()),
+            net_used_percent: net.and_then(|net| used_percent(net, now.day)),
+            disk_rate: disk.and_then(|disk| disk.bytes_per_second().map(|bytes| bytes >> 10)),
+            disk_iops: disk.and_then(DiskLimits::requests_per_second),
             ..silent
         }
     }
@@ -121,6 +142,7 @@ impl Counts {
         tx: 0,
         read: 0,
         written: 0,
+        requests: 0,
     };
 
     fn of(status: &Status) -> Self {
@@ -138,8 +160,17 @@ impl Counts {
             tx: of("net", "tx_bytes"),
             read: of("disk", "read_bytes"),
             written: of("disk", "write_bytes"),
+            requests: of("disk", "reads").saturating_add(of("disk", "writes")),
         }
     }
+}
+
+/// How much of its allowance for `day` a sliver has used, if it has one.
+fn used_percent(net: &NetStatus, day: u64) -> Option<f64> {
+    let allowance = net.limits.plain().daily_bytes()?;
+    // Who has not sent today is told with what he sent on another day.
+    let used = if net.day == day { net.used_today } else { 0 };
+    Some(rounded(used as f64 * 100.0 / allowance as f64))
 }
 
 /// Whether a device is one of the kind `tag`: `net0` is a `net`.
@@ -220,6 +251,7 @@ pub(super) mod tests {
         Sample {
             name: "web-1".to_owned(),
             at,
+            day: 20_000,
             pid: Some(7),
             status,
             resident_kib: Some(4096),
@@ -237,6 +269,34 @@ pub(super) mod tests {
         assert_eq!(row.throttled_percent, Some(25.0));
         assert_eq!(row.net_rx_bytes_s, Some(4000.0));
         assert_eq!((row.cpu_cap, row.cpu_pct), (Some(150.0), Some(12.5)));
+    }
+
+    #[test]
+    fn limits_stand_beside_what_is_used_of_them() {
+        let mut status = status("web-1", 10_000, 0, 0);
+        let told = |status: &Status| Row::new(&sample(Instant::now(), Some(status.clone())), None);
+        let row = told(&status);
+        assert_eq!((row.net_max_rate, row.net_used_percent), (None, None));
+        status.net = Some(NetStatus {
+            limits: serde_json::from_value(json!({
+                "net_max_rate": 512, "net_max_kbyte": 100, "net_rx_max_rate": 2000,
+            }))
+            .expect("limits"),
+            used_today: 25 << 10,
+            day: 20_000,
+            ..NetStatus::default()
+        });
+        let disk = json!({ "disk_rate": 1024, "disk_iops": 50 });
+        status.disk = Some(serde_json::from_value(disk).expect("limits"));
+        let row = told(&status);
+        assert_eq!(
+            (row.net_max_rate, row.net_rx_max_rate),
+            (Some(512), Some(2000))
+        );
+        assert_eq!(row.net_used_percent, Some(25.0));
+        assert_eq!((row.disk_rate, row.disk_iops), (Some(1024), Some(50)));
+        status.net.as_mut().expect("a card").day = 19_999;
+        assert_eq!(told(&status).net_used_percent, Some(0.0));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use vmm::control::proto::Status;
 
@@ -25,6 +25,8 @@ pub(super) struct Sample {
     pub(super) name: String,
     /// When it answered.
     pub(super) at: Instant,
+    /// On which day, since 1970 (UTC).
+    pub(super) day: u64,
     /// Its monitor, as the kernel knows it.
     pub(super) pid: Option<i32>,
     /// What it said, if it did.
@@ -68,10 +70,16 @@ fn ask(root: &Path, name: &str) -> Option<Sample> {
     Some(Sample {
         name: name.to_owned(),
         at: Instant::now(),
+        day: today(),
         pid,
         status,
         resident_kib: pid.and_then(resident_kib),
     })
+}
+
+fn today() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() / 86_400)
 }
 
 /// What a process holds of memory (proc_pid_status(5)).

@@ -21,7 +21,7 @@ struct Column {
     cell: fn(&Row) -> Option<String>,
 }
 
-const COLUMNS: [Column; 15] = [
+const COLUMNS: [Column; 21] = [
     column("SLIVER", SortKey::Name, false, 0, |row| {
         Some(printable(&row.name))
     }),
@@ -59,11 +59,29 @@ const COLUMNS: [Column; 15] = [
     column("TX/s", SortKey::Net, true, 6, |row| {
         bytes(row.net_tx_bytes_s)
     }),
+    column("RX<", SortKey::Net, true, 14, |row| {
+        row.net_rx_max_rate.map(kbit)
+    }),
+    column("TX<", SortKey::Net, true, 13, |row| {
+        row.net_max_rate.map(kbit)
+    }),
+    column("DAY%", SortKey::Net, true, 13, |row| {
+        percent(row.net_used_percent)
+    }),
     column("READ/s", SortKey::Disk, true, 7, |row| {
         bytes(row.disk_read_bytes_s)
     }),
     column("WRITE/s", SortKey::Disk, true, 7, |row| {
         bytes(row.disk_write_bytes_s)
+    }),
+    column("IO/s", SortKey::Disk, true, 15, |row| {
+        row.disk_requests_s.map(|count| format!("{count:.0}"))
+    }),
+    column("DISK<", SortKey::Disk, true, 15, |row| {
+        row.disk_rate.map(format_kib)
+    }),
+    column("IO<", SortKey::Disk, true, 15, |row| {
+        row.disk_iops.map(|count| count.to_string())
     }),
     column("UPTIME", SortKey::Uptime, true, 8, |row| {
         row.uptime_ms
@@ -177,6 +195,11 @@ fn bytes(rate: Option<f64>) -> Option<String> {
     rate.map(|rate| format_bytes(rate as u64))
 }
 
+/// A rate of bits as the bytes that it is.
+fn kbit(kbit: u64) -> String {
+    format_bytes(kbit.saturating_mul(125))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +213,8 @@ mod tests {
             cpu_cap: Some(150.0),
             uptime_ms: Some(61_000),
             net_rx_bytes_s: Some(2048.4),
+            net_max_rate: Some(512),
+            disk_iops: Some(77),
             ..Row::default()
         };
         let silent = Row {
@@ -216,7 +241,9 @@ mod tests {
         }
         assert!(lines[1].contains("CPU%*"), "{text}");
         assert!(
-            lines[2].contains("100.0") && lines[2].contains("2048 B"),
+            ["100.0", "2048 B", "62 KiB", "77"]
+                .iter()
+                .all(|word| lines[2].contains(word)),
             "{text}"
         );
         assert!(
