@@ -35,7 +35,8 @@ pub fn flag_of(field: &str) -> Option<String> {
         "disk_rate" => " (KiB/s)",
         _ if !field.starts_with("net_") => return None,
         _ if field.ends_with("_rate") => " (kbit/s)",
-        _ => " (KiB)",
+        _ if field.ends_with("_burst") || field.ends_with("_kbyte") => " (KiB)",
+        _ => return None,
     };
     Some(format!("--{}{unit}", field.replace('_', "-")))
 }
@@ -223,7 +224,12 @@ mod tests {
         ] {
             assert!(told.iter().any(|told| told.starts_with(flag)), "{told:#?}");
         }
-        for field in ["nets[0].mac", "disks[1].path", "memory_mib", "uplink"] {
+        for field in [
+            "nets[0].mac",
+            "disks[1].path",
+            "uplink",
+            "net_used_today.day",
+        ] {
             assert_eq!(flag_of(field), None);
         }
     }
