@@ -32,10 +32,13 @@ pub use usage::Used;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the file is made for: a file with another number is somebody else's, or of another time.
-const VERSION: i64 = 1;
+const VERSION: i64 = STEPS.len() as i64;
+
+/// What leads from each version to the next, from an empty file on.
+const STEPS: [&str; 2] = [TABLES, MORE_INDEXES];
 
 /// Tables are in the order of arrival; complaints name an address and a time.
-const SCHEMA: &str = "
+const TABLES: &str = "
 CREATE TABLE sliver (
     id INTEGER PRIMARY KEY, node TEXT NOT NULL, name TEXT NOT NULL, slice TEXT NOT NULL,
     owner TEXT NOT NULL, contact TEXT NOT NULL, public TEXT NOT NULL,
@@ -65,6 +68,20 @@ CREATE TABLE usage (
     slice TEXT NOT NULL, day INTEGER NOT NULL, bytes INTEGER NOT NULL,
     exempt_bytes INTEGER NOT NULL, PRIMARY KEY (slice, day)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Questions name a slice, a port or an address of ours, too.
+const MORE_INDEXES: &str = "
+CREATE TABLE slice (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+INSERT INTO slice (name) SELECT DISTINCT slice FROM sliver;
+ALTER TABLE flow ADD COLUMN slice INTEGER NOT NULL DEFAULT 0;
+UPDATE flow SET slice = (
+    SELECT slice.id FROM sliver JOIN slice ON slice.name = sliver.slice
+    WHERE sliver.id = flow.sliver
+);
+CREATE INDEX flow_by_slice ON flow (slice, last_ms);
+CREATE INDEX flow_by_remote_port ON flow (remote_port, last_ms);
+CREATE INDEX flow_by_inside ON flow (inside, last_ms);
 ";
 
 /// Why something is not stored, or not found.
@@ -210,12 +227,15 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
     let version = |connection: &Connection| -> rusqlite::Result<i64> {
         connection.query_row("PRAGMA user_version", [], |row| row.get(0))
     };
-    if version(connection)? == 0 {
+    if (0..VERSION).contains(&version(connection)?) {
         let transaction =
             connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         // Somebody else may have been quicker.
-        if version(&transaction)? == 0 {
-            transaction.execute_batch(SCHEMA)?;
+        let found = usize::try_from(version(&transaction)?).unwrap_or(STEPS.len());
+        for step in STEPS.iter().skip(found) {
+            transaction.execute_batch(step)?;
+        }
+        if found < STEPS.len() {
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         transaction.commit()?;
@@ -271,6 +291,14 @@ fn identify(connection: &Connection, who: &Identity) -> rusqlite::Result<i64> {
         fields,
     )?;
     Ok(connection.last_insert_rowid())
+}
+
+/// The number of a slice.
+fn number_of_slice(connection: &Connection, slice: &str) -> rusqlite::Result<i64> {
+    connection.execute("INSERT OR IGNORE INTO slice (name) VALUES (?1)", [slice])?;
+    connection.query_row("SELECT id FROM slice WHERE name = ?1", [slice], |row| {
+        row.get(0)
+    })
 }
 
 /// An identity from the six columns that begin at `at`.
