@@ -311,6 +311,7 @@ impl Run {
             audit,
             retention: self.retention,
             ipfix: self.ipfix.clone(),
+            strict: self.spec.guard().strict_audit(),
             known: self.known.clone(),
         })
     }

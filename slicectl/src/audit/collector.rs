@@ -61,6 +61,8 @@ pub struct Settings {
     pub ipfix: Option<String>,
     /// What the monitor was told as the sliver began.
     pub known: Known,
+    /// Whether nothing passes that is not recorded.
+    pub strict: bool,
 }
 
 /// A collector at work. It ends when this is dropped.
@@ -309,10 +311,10 @@ impl Work {
             exempt_bytes: net.exempt_used_today,
         };
         let (day, before) = self.used;
-        let more = if net.day == day {
-            now.since(before)
-        } else {
-            now
+        // A new day begins at nothing; a clock that was set back does not take away what was used.
+        let more = match net.day > day {
+            true => now,
+            false => now.since(before),
         };
         let slice = self.settings.who.slice.clone();
         self.store()?.add_usage(&slice, net.day, more)?;
@@ -374,6 +376,11 @@ impl Work {
         self.failing = Some((since, Instant::now()));
         let name = &self.settings.who.name;
         say(format!("flows of {name} are not recorded!"));
+        if self.settings.strict {
+            say(format!(
+                "--strict-audit: {name} is cut off as soon as its monitor has no room for records"
+            ));
+        }
         say(Problem::from(error));
     }
 

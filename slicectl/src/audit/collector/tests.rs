@@ -38,6 +38,7 @@ fn work(dir: &Path) -> Work {
         control: dir.join("s"),
         audit: dir.join("audit.sqlite"),
         retention: Retention::default(),
+        strict: false,
         known: Known::default(),
         ipfix: None,
     })
@@ -160,6 +161,45 @@ fn the_use_of_a_day_is_added_up_over_slivers() {
     let store = work.store().expect("open");
     let used = |day| store.usage("site_a", day).expect("read").bytes;
     assert_eq!((used(20_000), used(20_001)), (300, 14));
+}
+
+#[test]
+fn slivers_of_one_slice_at_once_add_only_what_they_have_used_themselves() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let used = |bytes| Used {
+        bytes,
+        exempt_bytes: bytes / 2,
+    };
+    let status = |day, bytes| NetStatus {
+        day,
+        used_today: bytes,
+        exempt_used_today: bytes / 2,
+        ..NetStatus::default()
+    };
+    let settings = work(dir.path()).settings;
+    let mut store = Store::create(&settings.audit).expect("made");
+    store
+        .add_usage("site_a", 20_000, used(100))
+        .expect("stored");
+    let begin = || {
+        Work::new(Settings {
+            known: Known {
+                used: (20_000, used(100)),
+                blocked: Vec::new(),
+            },
+            ..settings.clone()
+        })
+    };
+    let (mut one, mut other) = (begin(), begin());
+    one.store_usage(&status(20_000, 100)).expect("stored");
+    one.store_usage(&status(20_000, 130)).expect("stored");
+    other.store_usage(&status(20_000, 108)).expect("stored");
+    // A clock that was set back, and then right again.
+    one.store_usage(&status(19_999, 132)).expect("stored");
+    one.store_usage(&status(20_000, 6)).expect("stored");
+    let total = |day| store.usage("site_a", day).expect("read");
+    assert_eq!(total(20_000), used(144));
+    assert_eq!(total(19_999), used(2));
 }
 
 #[test]
