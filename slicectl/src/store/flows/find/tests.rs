@@ -15,7 +15,7 @@ fn filled(count: u64) -> (tempfile::TempDir, Store) {
             FlowRecord {
                 inside: [10, 0, 0, (mixed % 7) as u8].into(),
                 remote_port: [22, 53, 443][(mixed / 7 % 3) as usize],
-                outside_port: (mixed / 21 % 2 == 0).then_some(20_000),
+                outside_port: (mixed / 21).is_multiple_of(2).then_some(20_000),
                 first_ms: 1000 * n - 1000 * n.min(mixed / 42 % 60),
                 ..flow(
                     &format!("10.{}.0.{}", mixed / 5 % 4, mixed / 11 % 5),
