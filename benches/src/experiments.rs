@@ -5,6 +5,7 @@ pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod first_byte;
 pub(crate) mod flood;
+pub(crate) mod flows;
 pub(crate) mod gated;
 pub(crate) mod idle;
 pub(crate) mod legacy;

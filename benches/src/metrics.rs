@@ -6,8 +6,8 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::experiments::{
-    compute, cpu, disk, first_byte, flood, gated, idle, legacy, net, per_packet, qemu, rate, shape,
-    start, uplink,
+    compute, cpu, disk, first_byte, flood, flows, gated, idle, legacy, net, per_packet, qemu, rate,
+    shape, start, uplink,
 };
 use crate::lab::Lab;
 use crate::stats::Quad;
@@ -70,6 +70,7 @@ pub(crate) fn experiments() -> impl Iterator<Item = &'static Experiment> {
         per_packet::EXPERIMENTS,
         gated::EXPERIMENTS,
         uplink::EXPERIMENTS,
+        flows::EXPERIMENTS,
     ]
     .into_iter()
     .flatten();
