@@ -23,7 +23,7 @@ const LONGEST_MS: u64 = 600_000;
 const MANY: i64 = 20_000;
 
 /// So many entries of an index alone are looked at in the time of one record.
-const ENTRIES_A_RECORD: i64 = 8;
+const ENTRIES_A_RECORD: i64 = 3;
 
 /// Where a flow came from, as the outside saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
