@@ -295,7 +295,9 @@ fn nothing_that_a_disk_is_asked_for_is_lost_while_its_sliver_is_held_back() {
 #[test]
 fn a_service_sees_what_it_is_granted_and_what_it_has_used() {
     needs_kvm!();
-    let flags = ["--cpu-cap", "20", "--cpu-pct", "2.5", "--cpu-share", "7"];
+    let cpu = ["--cpu-cap", "20", "--cpu-pct", "2.5", "--cpu-share", "7"];
+    let net = ["--net-max-rate", "50mbit", "--net-rx-max-rate", "20mbit"];
+    let flags = [&cpu[..], &net, &["--net-allowance", "1G"]].concat();
     let service = Service::new("web").flags(&flags).start(Kind::Slice);
     let mut client = Http::connect(service.tcp()).expect("it listens");
     let mut quota = || {
@@ -308,6 +310,10 @@ fn a_service_sees_what_it_is_granted_and_what_it_has_used() {
     assert_eq!(told["cpu_share"], 7, "{told}");
     assert!(told["cpu_reserve_milli"].as_u64() > Some(0), "{told}");
     assert!(told["cpu_throttled_seconds"].is_number(), "{told}");
+    assert_eq!(told["net_tx_rate"], 50_000_000, "{told}");
+    assert_eq!(told["net_rx_rate"], 20_000_000, "{told}");
+    let left = told["net_tx_left_today"].as_u64().expect("it is told");
+    assert!((1..=1 << 30).contains(&left), "{told}");
     let consumed = |told: &Value| told["cpu_consumed_seconds"].as_f64().expect("it is told");
     let before = consumed(&told);
     until_within(PATIENCE, "more is used", || {
