@@ -50,7 +50,7 @@ fn two_weeks(card: Card, frame: &[u8], opt_in: &[&str]) -> (Vec<u64>, Vec<u64>) 
             gate.sent(&admitted, &head, now);
             passed.push(second);
         }
-        let events = gate.events_after(seen).events;
+        let events = gate.events_after(seen, now).events;
         seen = events.last().map_or(seen, |event| event.seq);
         for event in events.iter().filter(|event| event.kind == "long_probe") {
             assert!(event.detail.starts_with(PEER), "{}", event.detail);

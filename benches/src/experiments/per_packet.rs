@@ -16,7 +16,7 @@ use vmm::net::gate::{Gate, Judged};
 use vmm::net::guard::{Card, Guard, Verdict};
 use vmm::net::packet::Packet;
 use vmm::net::ports::{PortMap, PortRange};
-use vmm::net::shaper::{Direction, Shaper, UsedToday};
+use vmm::net::shaper::{Direction, Shaper, Traffic, UsedToday};
 use vmm::spec::{NetSpec, SliverSpec};
 
 use crate::lab::Lab;
@@ -157,8 +157,8 @@ fn parts(lab: &mut Lab) -> Result<Vec<Samples>> {
         }),
         samples(|bench, frame| {
             let bytes = frame.bytes as u64;
-            if black_box(bench.shaper.check(bytes, false, bench.now)).is_ok() {
-                bench.shaper.charge_sent(bytes, false, bench.now);
+            if black_box(bench.shaper.check(bytes, Traffic::Plain, bench.now)).is_ok() {
+                bench.shaper.charge_sent(bytes, Traffic::Plain, bench.now);
             }
         }),
         samples(|bench, frame| {

@@ -24,7 +24,7 @@ pub(super) fn answer(gate: Option<&Arc<Mutex<Gate>>>, op: Op) -> Result<Answer, 
         Op::TakeFlows { acknowledge, max } => {
             Answer::Flows(lock(gate).take_flows(acknowledge, max, now()))
         }
-        Op::TakeEvents { after } => Answer::Events(lock(gate).events_after(after)),
+        Op::TakeEvents { after } => Answer::Events(lock(gate).events_after(after, now())),
         Op::SetBlocks { prefixes } => {
             lock(gate).set_blocks(&parse(&prefixes)?);
             Answer::Done
@@ -90,7 +90,7 @@ pub(crate) fn tell_last(gate: &Mutex<Gate>, tie: Option<&UnixStream>) {
     gate.stop_flows();
     let mut piece = LastTraffic {
         flows: gate.take_flows(0, PIECE, now()),
-        events: gate.events_after(0),
+        events: gate.events_after(0, Nanos::NEVER),
         net: Some(gate.status()),
     };
     loop {

@@ -1,7 +1,8 @@
 //! What somebody should know of a sliver's traffic: the last events, each with a number.
 //!
 //! The same thing again within a minute is counted, not told again: a guest cannot push out what
-//! others have to know by repeating itself.
+//! others have to know by repeating itself. What is counted after it was told is told when the minute
+//! is over.
 
 use std::collections::VecDeque;
 
@@ -35,6 +36,10 @@ pub struct Event {
 pub struct EventLog {
     events: VecDeque<Event>,
     last: u64,
+    /// The number of the last that was told.
+    told: u64,
+    /// What was seen again after it was told, without numbers yet.
+    again: Vec<Event>,
 }
 
 impl EventLog {
@@ -46,27 +51,68 @@ impl EventLog {
             .rev()
             .take_while(|event| now - event.first < SAME_FOR)
             .find(|event| event.kind == kind && event.detail == detail);
-        if let Some(event) = same {
-            event.count += count;
-            event.last = now;
-            return;
+        let mut event = Event {
+            seq: 0,
+            first: now,
+            last: now,
+            kind,
+            detail: detail.to_owned(),
+            count,
+        };
+        match same {
+            Some(same) if same.seq > self.told => {
+                same.count += count;
+                same.last = now;
+            }
+            Some(same) => {
+                event.first = same.first;
+                self.see_again(event);
+            }
+            None => self.add(event),
         }
+    }
+
+    /// Counts what was told already. There are no more of these than events that are kept.
+    fn see_again(&mut self, event: Event) {
+        let same = { self.again.iter_mut() }
+            .find(|same| (same.kind, &same.detail) == (event.kind, &event.detail));
+        match same {
+            Some(same) => {
+                same.count += event.count;
+                same.last = event.last;
+            }
+            None => self.again.push(event),
+        }
+    }
+
+    fn add(&mut self, event: Event) {
         self.last += 1;
         if self.events.len() == KEPT {
             self.events.pop_front();
         }
         self.events.push_back(Event {
             seq: self.last,
-            first: now,
-            last: now,
-            kind,
-            detail: detail.to_owned(),
-            count,
+            ..event
         });
     }
 
-    /// The events after number `after`, and how many of those are no longer there.
-    pub fn after(&self, after: u64) -> (impl Iterator<Item = &Event>, u64) {
+    /// Gives a number to what was seen again within a minute that is over at `now`.
+    pub fn settle(&mut self, now: Nanos) {
+        let over = |event: &mut Event| now - event.first >= SAME_FOR;
+        let over: Vec<Event> = self.again.extract_if(.., over).collect();
+        for event in over {
+            // From here on it is the same for another minute.
+            self.add(Event {
+                first: now,
+                ..event
+            });
+        }
+    }
+
+    /// The events after number `after`, and how many of those are no longer there. They have been
+    /// told then.
+    pub fn after(&mut self, after: u64) -> (impl Iterator<Item = &Event>, u64) {
+        self.told = self.last;
         let oldest = self.last - self.events.len() as u64 + 1;
         let lost = oldest.saturating_sub(after.saturating_add(1));
         let known = after.saturating_add(1).saturating_sub(oldest) as usize;
@@ -80,7 +126,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn seen(log: &EventLog, after: u64) -> Vec<(u64, u64)> {
+    fn seen(log: &mut EventLog, after: u64) -> Vec<(u64, u64)> {
         let (events, _) = log.after(after);
         events.map(|event| (event.seq, event.count)).collect()
     }
@@ -92,9 +138,29 @@ mod tests {
         log.note("drop", "bogon", 1, Nanos(SECOND));
         log.note("drop", "port_zero", 4, Nanos(59 * SECOND));
         log.note("drop", "port_zero", 1, Nanos(61 * SECOND));
-        assert_eq!(seen(&log, 0), [(1, 5), (2, 1), (3, 1)]);
-        assert_eq!(seen(&log, 2), [(3, 1)]);
-        assert_eq!(seen(&log, u64::MAX), []);
+        assert_eq!(seen(&mut log, 0), [(1, 5), (2, 1), (3, 1)]);
+        assert_eq!(seen(&mut log, 2), [(3, 1)]);
+        assert_eq!(seen(&mut log, u64::MAX), []);
+    }
+
+    #[test]
+    fn what_is_seen_again_after_it_was_told_is_told_when_the_minute_is_over() {
+        let mut log = EventLog::default();
+        log.note("drop", "bogon", 1, Nanos(0));
+        assert_eq!(seen(&mut log, 0), [(1, 1)]);
+        for second in 1..60 {
+            log.note("drop", "bogon", 2, Nanos(second * SECOND));
+            log.settle(Nanos(second * SECOND));
+            assert_eq!(seen(&mut log, 1), []);
+        }
+        log.settle(Nanos(60 * SECOND));
+        assert_eq!(seen(&mut log, 1), [(2, 118)]);
+        // The next minute has begun.
+        log.note("drop", "bogon", 1, Nanos(61 * SECOND));
+        log.settle(Nanos(61 * SECOND));
+        assert_eq!(seen(&mut log, 2), []);
+        log.settle(Nanos::NEVER);
+        assert_eq!(seen(&mut log, 2), [(3, 1)]);
     }
 
     #[test]

@@ -214,7 +214,10 @@ impl FlowTable {
 
     fn most_silent(&self) -> Option<u32> {
         let firsts = self.stages.iter().filter_map(List::first);
-        firsts.min_by_key(|place| self.entries[*place as usize].last)
+        firsts.min_by_key(|place| {
+            let entry = &self.entries[*place as usize];
+            entry.last + entry.stage.grace()
+        })
     }
 
     fn remove(&mut self, place: u32, end: End) {

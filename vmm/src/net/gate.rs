@@ -15,11 +15,12 @@ use super::flows::{Acquaintance, FlowTable, Passed, Sought};
 use super::guard::{Card, Guard, Reason, Verdict};
 use super::packet::{Kind, Packet, Transport};
 use super::ports::PortMap;
-use super::shaper::{Direction, Shaper};
+use super::shaper::{Direction, Shaper, Traffic};
 use super::wire;
 use crate::nanos::Nanos;
 use crate::spec::{GuardMode, NetSpec, PublicSpec, SliverSpec};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 /// Bytes of a frame that the gate itself writes, at most.
 pub const MAX_REPLY: usize = 160;
@@ -48,13 +49,24 @@ pub enum Judged {
     Drop,
 }
 
+/// Why a frame is not sent now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Its rate allows it at this moment, or is then to be asked again.
+    Until(Nanos),
+    /// It is dropped.
+    Dropped,
+}
+
 /// What is known of a frame that may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admitted {
     /// The flow that it is of, if it is a datagram, and what is written down of it.
     flow: Option<Sought>,
     passed: Passed,
-    exempt: bool,
+    kind: Traffic,
+    /// Where it goes, if it has an address.
+    destination: Option<IpAddr>,
     /// Bytes of the frame as it is handed over.
     frame_bytes: usize,
 }
@@ -122,27 +134,20 @@ impl Gate {
         if self.is_unaudited(&packet, now) {
             return Judged::Drop;
         }
-        // The host writes it last of all, over whatever is there: ports, or an address.
-        if self.minds_checksums && !segments.checksum.is_none_or(|at| is_checksum(&packet, at)) {
-            self.events
-                .note("drop", "a checksum where none belongs", 1, now);
-            return Judged::Drop;
-        }
         if let Verdict::Drop(reason) = self.guard.outgoing(card, &packet, acquaintance, now) {
             self.tell_guest(card, head, &packet, now);
             self.note_drop(reason, now);
             return Judged::Drop;
+        }
+        if let Some(reason) = self.objection(&packet, &segments) {
+            return self.refuse(reason, now);
         }
         let (frames, wire_bytes) = on_the_wire(&packet, bytes, segments);
         let outside_port = match &mut self.ports {
             None => None,
             Some(ports) => match ports.outgoing(head, &packet, segments.checksum.is_some(), now) {
                 Ok(port) => port,
-                Err(_) => {
-                    let why = "all of the sliver's public ports are in use";
-                    self.events.note("ports_full", why, 1, now);
-                    return Judged::Drop;
-                }
+                Err(_) => return self.refuse(Reason::PortsFull, now),
             },
         };
         Judged::Pass(Admitted {
@@ -153,17 +158,78 @@ impl Gate {
                 packets: frames,
                 bytes: wire_bytes,
             },
-            exempt: tuple.is_some_and(|tuple| self.shaper.is_exempt(tuple.destination)),
+            kind: match &packet.kind {
+                Kind::Arp(_) => Traffic::Link,
+                Kind::Ip(datagram) if datagram.discovery.is_some() => Traffic::Link,
+                Kind::Ip(datagram) if self.shaper.is_exempt(datagram.destination) => {
+                    Traffic::Exempt
+                }
+                _ => Traffic::Plain,
+            },
+            destination: tuple.map(|tuple| tuple.destination),
             frame_bytes: bytes,
         })
     }
 
-    /// Whether the rate allows a frame now, which is then charged; if not, when it will.
-    pub fn admit(&mut self, admitted: &Admitted, now: Nanos) -> Result<(), Nanos> {
-        let (bytes, exempt) = (admitted.passed.bytes, admitted.exempt);
-        self.shaper.check(bytes, exempt, now)?;
-        self.shaper.charge_sent(bytes, exempt, now);
-        Ok(())
+    /// Whether the rate allows a frame now, which is then charged.
+    pub fn admit(&mut self, admitted: &Admitted, now: Nanos) -> Result<(), Held> {
+        let (bytes, kind) = (admitted.passed.bytes, admitted.kind);
+        let Err(until) = self.shaper.check(bytes, kind, now) else {
+            // It may have waited since it was judged.
+            if admitted
+                .destination
+                .is_some_and(|to| self.guard.is_blocked(to))
+            {
+                self.refuse(Reason::Blocked, now);
+                return Err(Held::Dropped);
+            }
+            self.shaper.charge_sent(bytes, kind, now);
+            return Ok(());
+        };
+        if let Some(cap) = self.shaper.cap(bytes, kind, now) {
+            self.events.note("cap", cap, 1, now);
+        }
+        if self.shaper.is_in_the_way(bytes, kind, now) {
+            self.shaper.stop_waiting();
+            self.refuse(Reason::Allowance, now);
+            return Err(Held::Dropped);
+        }
+        Err(Held::Until(until))
+    }
+
+    /// Forgets that a frame waits: it will not be sent.
+    pub fn stop_waiting(&mut self) {
+        self.shaper.stop_waiting();
+    }
+
+    /// Why a frame that the guard lets through cannot be sent in any mode.
+    fn objection(&self, packet: &Packet, segments: &Segments) -> Option<Reason> {
+        // Who blocks, translates or must write everything down must be able to read it.
+        let must_read = self.ports.is_some() || self.strict || self.guard.has_blocks();
+        let minds_checksums = self.minds_checksums || must_read;
+        let datagram = match &packet.kind {
+            Kind::Ip(datagram) => Some(datagram),
+            Kind::Malformed(_) if must_read => return Some(Reason::Malformed),
+            // What is in it is looked at by whoever takes the tag away.
+            Kind::Other(0x8100 | 0x88a8 | 0x9100) if must_read => return Some(Reason::Ethertype),
+            _ => None,
+        };
+        let transport = datagram.map(|datagram| datagram.transport);
+        if segments.size > 0 && !matches!(transport, Some(Transport::Tcp { .. })) {
+            return Some(Reason::Segments);
+        }
+        // The host writes it last of all, over whatever is there: ports, or an address.
+        if minds_checksums && !segments.checksum.is_none_or(|at| is_checksum(packet, at)) {
+            return Some(Reason::Checksum);
+        }
+        let is_ported = matches!(transport, Some(Transport::Ported { .. }));
+        (self.ports.is_some() && is_ported).then_some(Reason::Untranslated)
+    }
+
+    fn refuse(&mut self, reason: Reason, now: Nanos) -> Judged {
+        self.guard.refuse(reason);
+        self.note_drop(reason, now);
+        Judged::Drop
     }
 
     /// A frame was sent.
@@ -255,6 +321,7 @@ impl Gate {
     fn is_unaudited(&mut self, packet: &Packet, now: Nanos) -> bool {
         let unaudited = self.strict && packet.tuple().is_some() && self.flows.is_full();
         if unaudited {
+            self.guard.refuse(Reason::NotAudited);
             self.events.note(
                 "not_audited",
                 "nobody takes the records of flows: nothing passes until somebody does",

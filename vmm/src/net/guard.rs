@@ -43,6 +43,9 @@ const BURST_SECONDS: u64 = 10;
 /// Answers to the guest in a second.
 const ANSWERS: u64 = 10;
 
+/// Packets in a second that keep the link going: ARP, neighbour discovery, DHCP, groups.
+const UPKEEP: u64 = 100;
+
 /// Addresses told of long probes that wait to be taken, at most.
 const MOST_TOLD: usize = 64;
 
@@ -79,6 +82,7 @@ pub struct Guard {
     flows: Bucket,
     icmp: Bucket,
     answers: Bucket,
+    upkeep: Bucket,
     destinations: Distinct,
     heard: Heard,
     probes: Probes,
@@ -101,6 +105,7 @@ impl Guard {
             flows: Bucket::new(spec.flows_per_second(), spec.flows_burst()),
             icmp: rate(spec.icmp_per_second()),
             answers: rate(ANSWERS),
+            upkeep: rate(UPKEEP),
             destinations: Distinct::new(spec.destinations_per_hour(), secrets),
             heard: Heard::new(secrets),
             probes: Probes::new(secrets),
@@ -121,16 +126,31 @@ impl Guard {
     ) -> Verdict {
         // That is no matter of policy.
         if let Kind::Ip(datagram) = &packet.kind
-            && self.reach.is_blocked(datagram.destination)
+            && self.is_blocked(datagram.destination)
         {
-            self.dropped.add(Reason::Blocked);
-            return Verdict::Drop(Reason::Blocked);
+            return self.refuse(Reason::Blocked);
         }
         if self.spec.mode() == GuardMode::Off {
             return Verdict::Pass;
         }
         let judged = self.judge(card, packet, flow, now);
         self.done(judged)
+    }
+
+    /// Whether the node's operator has blocked an address.
+    pub fn is_blocked(&self, destination: IpAddr) -> bool {
+        self.reach.is_blocked(destination)
+    }
+
+    /// Whether anything is blocked.
+    pub fn has_blocks(&self) -> bool {
+        self.reach.has_blocks()
+    }
+
+    /// Counts a drop that no mode prevents.
+    pub fn refuse(&mut self, reason: Reason) -> Verdict {
+        self.dropped.add(reason);
+        Verdict::Drop(reason)
     }
 
     /// Judges what has come for the guest.
@@ -189,20 +209,50 @@ impl Guard {
             Kind::Malformed(Flaw::Routed) => Err(Reason::SourceRouted),
             Kind::Malformed(Flaw::Short | Flaw::Field) => Err(Reason::Malformed),
             Kind::Other(_) => Err(Reason::Ethertype),
-            Kind::Arp(arp) => own.judge_arp(arp),
-            Kind::Ip(datagram) if own.asks_dhcp(datagram) => Ok(()),
+            Kind::Arp(arp) => {
+                own.judge_arp(arp)?;
+                self.judge_upkeep(now)
+            }
+            Kind::Ip(datagram) if own.asks_dhcp(datagram) => self.judge_upkeep(now),
             Kind::Ip(datagram) => {
                 own.judge_source(datagram)?;
                 judge_ports(&datagram.transport)?;
+                self.judge_quoted(datagram)?;
                 let own = &self.cards[card];
                 let place = self.place(own, datagram, packet.destination_mac)?;
-                if place != Place::Upkeep {
+                if place == Place::Upkeep {
+                    self.judge_upkeep(now)?;
+                } else {
                     self.reach
                         .judge(datagram.destination, place == Place::Far, &self.cards)?;
                     self.judge_rates(datagram, place, flow, now)?;
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// What keeps a link going goes to all on it, and costs each of them.
+    fn judge_upkeep(&mut self, now: Nanos) -> Result<(), Reason> {
+        match self.upkeep.check(1, now) {
+            Ok(()) => {
+                self.upkeep.take(1);
+                Ok(())
+            }
+            Err(_) => Err(Reason::UpkeepRate),
+        }
+    }
+
+    /// Who tells others that their packets do not arrive has been sent those packets: it could break
+    /// off what others say to each other.
+    fn judge_quoted(&self, datagram: &Datagram) -> Result<(), Reason> {
+        if !datagram.transport.is_error() {
+            return Ok(());
+        }
+        let owns = |to| self.cards.iter().any(|card| card.owns(to));
+        match datagram.quoted.is_some_and(owns) {
+            true => Ok(()),
+            false => Err(Reason::ForgedError),
         }
     }
 
@@ -236,7 +286,7 @@ impl Guard {
             return Err(Reason::IcmpRate);
         }
         // Replies have a flow already, which the other side began.
-        let is_answer = is_error(transport) && self.heard.has(destination);
+        let is_answer = transport.is_error() && self.heard.has(destination);
         let is_new = flow == Acquaintance::New && !is_answer;
         let is_far = place == Place::Far;
         if is_new {
@@ -324,7 +374,9 @@ fn judge_ports(transport: &Transport) -> Result<(), Reason> {
         Transport::Tcp { source: 0, .. }
         | Transport::Tcp { destination: 0, .. }
         | Transport::Udp { source: 0, .. }
-        | Transport::Udp { destination: 0, .. } => Err(Reason::PortZero),
+        | Transport::Udp { destination: 0, .. }
+        | Transport::Ported { source: 0, .. }
+        | Transport::Ported { destination: 0, .. } => Err(Reason::PortZero),
         Transport::Udp {
             source: 67,
             destination: 68,
@@ -350,13 +402,4 @@ fn is_probe(transport: &Transport, flow: Acquaintance) -> bool {
         _ => false,
     };
     asks || flow == Acquaintance::Unanswered
-}
-
-/// Whether it tells that something else did not arrive (RFC 1122, 3.2.2; RFC 4443, 2.1).
-fn is_error(transport: &Transport) -> bool {
-    match *transport {
-        Transport::Icmp { kind, .. } => matches!(kind, 3 | 11 | 12),
-        Transport::Icmp6 { kind, .. } => kind < 128,
-        _ => false,
-    }
 }

@@ -29,8 +29,14 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// DCCP.
+    pub const DCCP: u8 = 33;
     /// ICMP for IPv6.
     pub const ICMP6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+    /// UDP-Lite.
+    pub const UDP_LITE: u8 = 136;
 }
 
 /// A frame.
@@ -85,6 +91,8 @@ pub struct Datagram {
     pub transport: Transport,
     /// What neighbour discovery says, if it is that.
     pub discovery: Option<Discovery>,
+    /// To whom the packet went that it quotes, if it is an ICMP error that quotes one.
+    pub quoted: Option<IpAddr>,
     /// Bytes of all headers, with Ethernet's: what each segment repeats.
     pub header_bytes: usize,
     /// Where the IP header begins.
@@ -130,6 +138,13 @@ pub enum Transport {
         /// The identifier of an echo, 0 for others.
         id: u16,
     },
+    /// Another with the ports where these have them: DCCP, SCTP, UDP-Lite (RFC 4340, 9260, 3828).
+    Ported {
+        /// Port of the sender.
+        source: u16,
+        /// Port of the receiver.
+        destination: u16,
+    },
     /// A fragment that is not the first.
     Fragment,
     /// Another protocol.
@@ -172,6 +187,17 @@ pub struct Tuple {
     pub source_port: u16,
     /// Port of the receiver, or 0.
     pub destination_port: u16,
+}
+
+impl Transport {
+    /// Whether it is an error, which quotes the packet that it is about.
+    pub fn is_error(&self) -> bool {
+        match *self {
+            Self::Icmp { kind, .. } => matches!(kind, 3 | 4 | 11 | 12),
+            Self::Icmp6 { kind, .. } => kind < 128,
+            _ => false,
+        }
+    }
 }
 
 impl Packet {
@@ -224,6 +250,10 @@ impl Packet {
                 ..
             }
             | Transport::Udp {
+                source,
+                destination,
+            }
+            | Transport::Ported {
                 source,
                 destination,
             } => (source, destination),

@@ -32,6 +32,9 @@ const TOGETHER: Nanos = Nanos::from_micros(200);
 /// That part.
 const PART: u64 = 4;
 
+/// For so long one class may keep the other from going.
+const LONGEST_IN_THE_WAY: Nanos = Nanos::from_millis(50);
+
 /// The bytes that a second brings at a kbit/s.
 const KBIT: u64 = 125;
 
@@ -43,6 +46,25 @@ pub enum Direction {
     /// To it.
     In,
 }
+
+/// What is sent, by what it counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// Most of it.
+    Plain,
+    /// To exempt prefixes.
+    Exempt,
+    /// What keeps the link going and does not leave it: no allowance, but the rate of plain traffic.
+    Link,
+}
+
+/// Limits of what has none of its own.
+const UNLIMITED: Class = Class {
+    min_kbit: 0,
+    max_kbit: None,
+    max_kbyte: None,
+    thresh_kbyte: None,
+};
 
 /// What was done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -153,13 +175,15 @@ impl Shaper {
     }
 
     /// Whether so many bytes may be sent now; if not, when.
-    pub fn check(&mut self, bytes: u64, exempt: bool, now: Nanos) -> Result<(), Nanos> {
+    pub fn check(&mut self, bytes: u64, kind: Traffic, now: Nanos) -> Result<(), Nanos> {
         if now >= self.refresh_at {
             self.refresh(now);
         }
-        let (lane, class) = match exempt {
-            true => (&mut self.exempt, self.limits.exempt()),
-            false => (&mut self.plain, self.limits.plain()),
+        let (lane, class) = match kind {
+            Traffic::Exempt => (&mut self.exempt, self.limits.exempt()),
+            Traffic::Plain => (&mut self.plain, self.limits.plain()),
+            // It does not leave the link: no allowance is used.
+            Traffic::Link => (&mut self.plain, &UNLIMITED),
         };
         let uplink = self.uplink.as_mut();
         let until = match (lane.check(bytes, class, now), check(uplink, bytes, now)) {
@@ -173,14 +197,52 @@ impl Shaper {
         until
     }
 
-    /// Charges what was sent.
-    pub fn charge_sent(&mut self, bytes: u64, exempt: bool, now: Nanos) {
-        self.counters.tx_bytes += bytes;
-        let (lane, class) = match exempt {
-            true => (&mut self.exempt, self.limits.exempt()),
-            false => (&mut self.plain, self.limits.plain()),
+    /// Whether what has to wait would keep what is of the other class from going for long: the two
+    /// come in one queue.
+    pub fn is_in_the_way(&self, bytes: u64, kind: Traffic, now: Nanos) -> bool {
+        let (lane, class) = match kind {
+            Traffic::Exempt => (&self.exempt, self.limits.exempt()),
+            Traffic::Plain => (&self.plain, self.limits.plain()),
+            Traffic::Link => return false,
         };
-        if lane.allowance.use_up(bytes, class) {
+        let waits_long = |bucket: &Bucket| bucket.ready_at(bytes, now) > now + LONGEST_IN_THE_WAY;
+        !self.limits.prefixes().is_empty()
+            && (lane.is_used_up(bytes, class) || lane.bucket.as_ref().is_some_and(waits_long))
+    }
+
+    /// Why what has to wait does, if that is a cap of the sliver's own.
+    pub fn cap(&self, bytes: u64, kind: Traffic, now: Nanos) -> Option<&'static str> {
+        let (lane, class) = match kind {
+            Traffic::Exempt => (&self.exempt, self.limits.exempt()),
+            Traffic::Plain | Traffic::Link => (&self.plain, self.limits.plain()),
+        };
+        let is_short = |bucket: &Bucket| bucket.ready_at(bytes, now) > now;
+        if lane.is_used_up(bytes, class) {
+            Some("the day's allowance is used up")
+        } else if !lane.bucket.as_ref().is_some_and(is_short) {
+            None
+        } else if lane.is_beyond_threshold(class) {
+            Some("what is left of the day's allowance is spread over the rest of the day")
+        } else {
+            Some("the rate is at its limit")
+        }
+    }
+
+    /// Nobody waits any more for what has been asked for.
+    pub fn stop_waiting(&mut self) {
+        self.plain.waits_since = None;
+        self.exempt.waits_since = None;
+    }
+
+    /// Charges what was sent.
+    pub fn charge_sent(&mut self, bytes: u64, kind: Traffic, now: Nanos) {
+        self.counters.tx_bytes += bytes;
+        let (lane, class) = match kind {
+            Traffic::Exempt => (&mut self.exempt, Some(self.limits.exempt())),
+            Traffic::Plain => (&mut self.plain, Some(self.limits.plain())),
+            Traffic::Link => (&mut self.plain, None),
+        };
+        if class.is_some_and(|class| lane.allowance.use_up(bytes, class)) {
             // From here on the rate is another one.
             self.refresh_at = now;
         }
@@ -278,12 +340,23 @@ impl Shaper {
 impl Lane {
     /// Whether so many bytes may be sent now; if not, when.
     fn check(&mut self, bytes: u64, class: &Class, now: Nanos) -> Result<(), Nanos> {
-        // Who has a minimum keeps it when the allowance is gone.
-        let left = self.allowance.left(class).filter(|_| class.min_kbit == 0);
-        if left.is_some_and(|left| left < bytes) {
+        if self.is_used_up(bytes, class) {
             return Err(now + LOOK_AGAIN);
         }
         check(self.bucket.as_mut(), bytes, now)
+    }
+
+    /// Whether the day's allowance has no room for so many bytes.
+    fn is_used_up(&self, bytes: u64, class: &Class) -> bool {
+        // Who has a minimum keeps it when the allowance is gone.
+        let left = self.allowance.left(class).filter(|_| class.min_kbit == 0);
+        left.is_some_and(|left| left < bytes)
+    }
+
+    /// Whether the rate is that which the rest of the allowance leaves.
+    fn is_beyond_threshold(&self, class: &Class) -> bool {
+        let threshold = class.threshold_bytes();
+        threshold.is_some_and(|threshold| self.allowance.used() >= threshold)
     }
 
     /// Bytes in a second that may be sent, if that is limited.

@@ -182,6 +182,9 @@ impl Backend for Net {
     fn stop(&mut self) -> bool {
         self.receive.stop();
         self.transmit.stop();
+        if let Some(door) = &self.door {
+            door.stop();
+        }
         self.leave_to_guest(TapOffloads::default());
         true
     }

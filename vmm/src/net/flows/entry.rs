@@ -42,6 +42,16 @@ impl Stage {
         }
     }
 
+    /// How much longer than others it may be silent until it is put out for another flow: whoever
+    /// sends to the sliver from many addresses does not push out what it has to do with others.
+    pub(super) const fn grace(self) -> Nanos {
+        match self {
+            Self::Short | Self::Closing => seconds(0),
+            Self::Talk => seconds(30),
+            Self::Connection => seconds(60),
+        }
+    }
+
     /// How a flow is over that was silent for so long.
     pub(super) const fn end(self) -> End {
         match self {

@@ -31,7 +31,7 @@ fn answer(source: [u8; 4], bytes: usize) -> Vec<u8> {
     frame
 }
 
-fn send(gate: &mut Gate, frame: &mut [u8], now: u64) -> Result<bool, Nanos> {
+fn send(gate: &mut Gate, frame: &mut [u8], now: u64) -> Result<bool, Held> {
     let (now, bytes) = (Nanos(now), frame.len());
     match gate.judge(0, frame, bytes, Segments::default(), now) {
         Judged::Drop => Ok(false),
@@ -73,7 +73,7 @@ fn what_is_dropped_is_told_to_the_guest_and_in_events() {
             Ok(false)
         );
     }
-    let events = gate.events_after(0).events;
+    let events = gate.events_after(0, Nanos::NEVER).events;
     let told: Vec<_> = { events.iter() }
         .map(|event| (event.kind.as_str(), event.detail.as_str(), event.count))
         .collect();
@@ -92,7 +92,8 @@ fn a_rate_holds_frames_back_and_counts_only_what_went() {
     while now < 11 * SECOND {
         match send(&mut gate, &mut frame([8, 8, 8, 8], 1000), now) {
             Ok(passed) => sent += u64::from(passed),
-            Err(until) => now = until.0,
+            Err(Held::Until(until)) => now = until.0,
+            Err(Held::Dropped) => unreachable!("nothing else waits"),
         }
     }
     assert!((1250..=1253).contains(&sent), "{sent}");
@@ -112,7 +113,7 @@ fn with_a_strict_audit_nothing_passes_that_nobody_takes_down() {
     }
     assert!((8_000..=4 * 4096).contains(&passed), "{passed}");
     assert_eq!(gate.status().lost.flows, 0);
-    let events = gate.events_after(0).events;
+    let events = gate.events_after(0, Nanos::NEVER).events;
     assert!(events.iter().any(|event| event.kind == "not_audited"));
     // Somebody does.
     loop {
@@ -180,4 +181,135 @@ fn ports_outside_are_of_the_slivers_range_and_in_its_records() {
         (5000, Some(outside))
     );
     assert_eq!((record.tx_packets, record.rx_packets), (1, 1));
+}
+
+/// Why frames were dropped.
+fn dropped(gate: &Gate) -> Vec<(String, u64)> {
+    gate.status().dropped.into_iter().collect()
+}
+
+/// A frame that nobody can read: with a tag of a network without a number, which its receiver takes
+/// away, or with a length that contradicts the frame's.
+fn unreadable(destination: [u8; 4]) -> [Vec<u8>; 2] {
+    let mut tagged = frame(destination, 100);
+    tagged.splice(12..12, [0x81, 0, 0, 0]);
+    let mut flawed = frame(destination, 100);
+    flawed[38..40].copy_from_slice(&5000_u16.to_be_bytes());
+    [tagged, flawed]
+}
+
+#[test]
+fn who_must_read_frames_drops_what_cannot_be_read_in_any_mode() {
+    for mode in ["report", "off"] {
+        for guard in [
+            r#""blocked":["8.8.8.8"]"#.to_owned(),
+            r#""strict_audit":true"#.to_owned(),
+        ] {
+            let mut gate = gate(&format!(r#","guard":{{"mode":"{mode}",{guard}}}"#));
+            for mut frame in unreadable([8, 8, 8, 8]) {
+                assert_eq!(send(&mut gate, &mut frame, SECOND), Ok(false), "{mode}");
+            }
+        }
+        // Whoever only looks on lets them pass.
+        let mut gate = gate(&format!(r#","guard":{{"mode":"{mode}"}}"#));
+        for mut frame in unreadable([8, 8, 8, 8]) {
+            assert_eq!(send(&mut gate, &mut frame, SECOND), Ok(true), "{mode}");
+        }
+        gate.set_blocks(&["8.8.8.8".parse().unwrap()]);
+        for mut frame in unreadable([8, 8, 8, 8]) {
+            assert_eq!(send(&mut gate, &mut frame, SECOND), Ok(false), "{mode}");
+        }
+        assert_eq!(
+            dropped(&gate).iter().map(|(_, count)| count).sum::<u64>(),
+            2
+        );
+    }
+}
+
+#[test]
+fn only_tcp_is_cut_into_segments() {
+    let mut gate = gate(r#","guard":{"mode":"off"}"#);
+    let segments = Segments {
+        size: 100,
+        ..Segments::default()
+    };
+    let mut datagram = frame([8, 8, 8, 8], 1000);
+    let judged = gate.judge(0, &mut datagram, 1000, segments, Nanos(SECOND));
+    assert_eq!(judged, Judged::Drop);
+    assert_eq!(dropped(&gate), [("segments".to_owned(), 1)]);
+}
+
+#[test]
+fn a_frame_that_waited_does_not_go_where_was_blocked_meanwhile() {
+    let mut gate = gate(r#","net_max_rate":8,"net_burst":2"#);
+    let mut frame = frame([8, 8, 8, 8], 1000);
+    for _ in 0..2 {
+        assert_eq!(send(&mut gate, &mut frame, SECOND), Ok(true));
+    }
+    let bytes = frame.len();
+    let judged = gate.judge(0, &mut frame, bytes, Segments::default(), Nanos(SECOND));
+    let Judged::Pass(admitted) = judged else {
+        panic!("it may go");
+    };
+    assert!(matches!(
+        gate.admit(&admitted, Nanos(SECOND)),
+        Err(Held::Until(_))
+    ));
+    gate.set_blocks(&["8.8.8.0/24".parse().unwrap()]);
+    let later = Nanos(10 * SECOND);
+    assert_eq!(gate.admit(&admitted, later), Err(Held::Dropped));
+    assert_eq!(gate.status().tx_bytes, 2000);
+}
+
+#[test]
+fn what_has_no_room_in_the_day_is_not_in_the_way_of_exempt_traffic_or_of_the_link() {
+    let mut gate = gate(
+        r#","net_max_kbyte":1,"net_thresh_kbyte":1,"net_exempt":["9.9.9.0/24"],
+        "guard":{"mode":"off"}"#,
+    );
+    assert_eq!(
+        send(&mut gate, &mut frame([8, 8, 8, 8], 1000), SECOND),
+        Ok(true)
+    );
+    assert_eq!(
+        send(&mut gate, &mut frame([8, 8, 8, 8], 1000), SECOND),
+        Err(Held::Dropped)
+    );
+    assert_eq!(
+        send(&mut gate, &mut frame([9, 9, 9, 9], 1000), SECOND),
+        Ok(true)
+    );
+    let mut arp = vec![255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 7, 8, 6];
+    arp.extend([0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 7, 10, 0, 2, 15]);
+    arp.extend([0, 0, 0, 0, 0, 0, 10, 0, 2, 2]);
+    arp.resize(60, 0);
+    assert_eq!(send(&mut gate, &mut arp, SECOND), Ok(true));
+    assert_eq!(gate.status().used_today, 1000);
+    assert_eq!(dropped(&gate), [("allowance".to_owned(), 1)]);
+    let events = gate.events_after(0, Nanos::NEVER).events;
+    assert!(events.iter().any(|event| event.kind == "cap"), "{events:?}");
+}
+
+#[test]
+fn who_has_no_exempt_destinations_waits_for_the_next_day() {
+    let mut gate = gate(r#","net_max_kbyte":1,"net_thresh_kbyte":1"#);
+    assert_eq!(
+        send(&mut gate, &mut frame([8, 8, 8, 8], 1000), SECOND),
+        Ok(true)
+    );
+    let held = send(&mut gate, &mut frame([8, 8, 8, 8], 1000), SECOND);
+    assert!(matches!(held, Err(Held::Until(_))), "{held:?}");
+    // A card that is reset waits for nothing.
+    assert!(gate.sending().waits_now);
+    gate.stop_waiting();
+    assert!(!gate.sending().waits_now);
+}
+
+#[test]
+fn where_ports_are_translated_nothing_leaves_whose_ports_are_not() {
+    let mut gate = gate(r#","public":{"ports":"20000-20015"},"guard":{"mode":"off"}"#);
+    let mut sctp = frame([8, 8, 8, 8], 100);
+    sctp[23] = 132;
+    assert_eq!(send(&mut gate, &mut sctp, SECOND), Ok(false));
+    assert_eq!(dropped(&gate), [("untranslated".to_owned(), 1)]);
 }

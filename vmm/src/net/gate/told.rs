@@ -74,12 +74,15 @@ impl Gate {
         }
     }
 
-    /// The events after the one with that number.
-    pub fn events_after(&self, after: u64) -> EventBatch {
+    /// The events after the one with that number, as of `now`; at the end of time those are told,
+    /// too, that wait for the end of a minute.
+    pub fn events_after(&mut self, after: u64, now: Nanos) -> EventBatch {
+        self.events.settle(now);
+        let epoch = self.epoch;
         let (events, lost) = self.events.after(after);
         let events = events.map(|event| EventRecord {
             seq: event.seq,
-            at_ms: self.unix_ms(event.last),
+            at_ms: (epoch + event.last).0 / 1_000_000,
             kind: event.kind.to_owned(),
             detail: event.detail.clone(),
             count: event.count,

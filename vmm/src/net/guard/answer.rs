@@ -24,7 +24,7 @@ pub(super) fn prohibited(
         Transport::Tcp { .. } | Transport::Udp { .. } => true,
         Transport::Icmp { kind, .. } => kind == 8,
         Transport::Icmp6 { kind, .. } => kind == 128,
-        Transport::Fragment | Transport::Other => false,
+        Transport::Fragment | Transport::Ported { .. } | Transport::Other => false,
     };
     if to_all || !tells || datagram.source.is_unspecified() {
         return None;

@@ -123,8 +123,12 @@ impl Card {
     }
 
     pub(super) fn judge_arp(&self, arp: &Arp) -> Result<(), Reason> {
-        // Who asks whether an address is free has none yet (RFC 5227).
-        let may = arp.sender.is_unspecified() || self.owns(arp.sender.into());
+        // Who asks whether an address is free has none yet, or it is that one (RFC 5227): for
+        // another's this would be in its way.
+        let may = match arp.sender.is_unspecified() {
+            true => self.ipv4.is_none() || self.owns(arp.target.into()),
+            false => self.owns(arp.sender.into()),
+        };
         match may && arp.sender_mac == self.mac {
             true => Ok(()),
             false => Err(Reason::ForgedArp),

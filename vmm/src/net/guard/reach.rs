@@ -43,10 +43,13 @@ impl Reach {
         self.blocked = PrefixSet::new(blocks);
     }
 
+    pub(super) fn has_blocks(&self) -> bool {
+        !self.blocked.is_empty()
+    }
+
     pub(super) fn is_blocked(&self, destination: IpAddr) -> bool {
         let blocked = |address| self.blocked.contains(address);
-        !self.blocked.is_empty()
-            && (blocked(destination) || translated(destination).is_some_and(blocked))
+        self.has_blocks() && (blocked(destination) || translated(destination).is_some_and(blocked))
     }
 
     /// Whether a destination, on the link or far, may be sent to.

@@ -49,6 +49,22 @@ reasons! {
     SourceRouted = "source_routed",
     /// Neither IP nor ARP.
     Ethertype = "ethertype",
+    /// An ICMP error about a packet that was never sent to it.
+    ForgedError = "forged_error",
+    /// Too much ARP, neighbour discovery and the like.
+    UpkeepRate = "upkeep_rate",
+    /// It is to be cut into segments and is not TCP.
+    Segments = "segments",
+    /// Its checksum is to be written where none belongs.
+    Checksum = "checksum",
+    /// Its ports cannot be changed to those that the sliver has outside.
+    Untranslated = "untranslated",
+    /// All of its ports outside are in use.
+    PortsFull = "ports_full",
+    /// The day's allowance leaves it no room, and others wait behind it.
+    Allowance = "allowance",
+    /// It could not be written down.
+    NotAudited = "not_audited",
     /// Too many new flows.
     FlowRate = "flow_rate",
     /// Too many different destinations.

@@ -343,3 +343,48 @@ fn the_guest_is_told_and_errors_are_not_answered() {
     });
     assert!(answered.count() <= 100);
 }
+
+#[test]
+fn errors_are_told_only_of_what_came() {
+    let guard = &mut usual("");
+    let quote = |to: [u8; 4]| {
+        let mut error = vec![3, 4, 0, 0, 0, 0, 0, 68];
+        error.extend(&ip4(PUBLIC, to, protocol::UDP, &udp(53, 5000))[14..]);
+        ip4(ME, PUBLIC, protocol::ICMP, &error)
+    };
+    assert_eq!(judged(guard, &quote(ME)), None);
+    let forged = Some(Reason::ForgedError);
+    assert_eq!(judged(guard, &quote([9, 9, 9, 9])), forged);
+    let nothing = ip4(ME, PUBLIC, protocol::ICMP, &[3, 3, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(judged(guard, &nothing), forged);
+    let quote6 = |to: &str| {
+        let mut error = vec![2, 0, 0, 0, 0, 0, 5, 0];
+        error.extend(&ip6("2620:fe::fe", to, protocol::UDP, &udp(53, 5000))[14..]);
+        ip6("fd00::15", "2620:fe::fe", protocol::ICMP6, &error)
+    };
+    assert_eq!(judged(guard, &quote6("fd00::15")), None);
+    assert_eq!(judged(guard, &quote6("2620:fe::1")), forged);
+}
+
+#[test]
+fn a_link_is_not_flooded_with_what_keeps_it_going() {
+    let guard = &mut usual("");
+    let mut arp = vec![0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 7, 10, 0, 2, 15];
+    arp.extend([0, 0, 0, 0, 0, 0, 10, 0, 2, 2]);
+    let arp = frame(0x0806, &arp);
+    let passed = (0..5000).filter(|_| judged(guard, &arp).is_none()).count();
+    assert_eq!(passed as u64, UPKEEP * BURST_SECONDS);
+    assert_eq!(judged(guard, &arp), Some(Reason::UpkeepRate));
+    assert_eq!(judged_at(guard, &arp, false, 2 * SECOND), None);
+}
+
+#[test]
+fn ports_of_other_transports_are_ports() {
+    let guard = &mut usual("");
+    for transport in [protocol::DCCP, protocol::SCTP, protocol::UDP_LITE] {
+        let sent = ip4(ME, PUBLIC, transport, &udp(5000, 0));
+        assert_eq!(judged(guard, &sent), Some(Reason::PortZero));
+        let sent = ip4(ME, PUBLIC, transport, &udp(5000, 80));
+        assert_eq!(judged(guard, &sent), None);
+    }
+}

@@ -41,6 +41,12 @@ pub(super) fn ipv4(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
         protocol: ip[9],
         transport,
         discovery: None,
+        quoted: match transport.is_error() {
+            true => chunk::<4>(head, transport_at + 8 + 16)
+                .ok()
+                .map(|octets| Ipv4Addr::from(*octets).into()),
+            false => None,
+        },
         header_bytes: transport_at + bytes,
         ip_at: at,
         transport_at,
@@ -98,6 +104,12 @@ pub(super) fn ipv6(head: &[u8], frame_bytes: usize) -> Result<Datagram, Flaw> {
         protocol: next,
         transport,
         discovery,
+        quoted: match transport.is_error() {
+            true => chunk::<16>(head, here + 8 + 24)
+                .ok()
+                .map(|octets| Ipv6Addr::from(*octets).into()),
+            false => None,
+        },
         header_bytes: here + bytes,
         ip_at: at,
         transport_at: here,
@@ -190,6 +202,14 @@ fn transport(
             };
             let code = byte(head, at + 1)?;
             (Transport::Icmp6 { kind, code, id }, fits(4)?)
+        }
+        protocol::DCCP | protocol::SCTP | protocol::UDP_LITE => {
+            let ports: &[u8; 4] = chunk(head, at)?;
+            let transport = Transport::Ported {
+                source: u16::from_be_bytes([ports[0], ports[1]]),
+                destination: u16::from_be_bytes([ports[2], ports[3]]),
+            };
+            (transport, fits(8)?)
         }
         _ => (Transport::Other, 0),
     })

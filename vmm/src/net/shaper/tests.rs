@@ -21,9 +21,9 @@ fn at_rate(kbit: u64) -> NetLimits {
 fn flood(shaper: &mut Shaper, bytes: u64, exempt: bool, from: u64, to: u64) -> u64 {
     let (mut now, mut sent) = (Nanos(from), 0);
     while now.0 < to {
-        match shaper.check(bytes, exempt, now) {
+        match shaper.check(bytes, kind(exempt), now) {
             Ok(()) => {
-                shaper.charge_sent(bytes, exempt, now);
+                shaper.charge_sent(bytes, kind(exempt), now);
                 sent += bytes;
                 now = now + Nanos(100);
             }
@@ -34,6 +34,13 @@ fn flood(shaper: &mut Shaper, bytes: u64, exempt: bool, from: u64, to: u64) -> u
         }
     }
     sent
+}
+
+fn kind(exempt: bool) -> Traffic {
+    match exempt {
+        true => Traffic::Exempt,
+        false => Traffic::Plain,
+    }
 }
 
 #[test]
@@ -83,7 +90,7 @@ fn who_waits_is_woken_for_many_frames_unless_the_burst_is_too_small() {
 fn without_limits_nothing_waits() {
     let none = NetLimits::default();
     let mut shaper = Shaper::new(&none, UsedToday::default(), Nanos(0), Nanos(0));
-    assert_eq!(shaper.check(u64::MAX / 2, false, Nanos(5)), Ok(()));
+    assert_eq!(shaper.check(u64::MAX / 2, Traffic::Plain, Nanos(5)), Ok(()));
     assert_eq!(shaper.may_receive(Nanos(5)), Ok(()));
     assert_eq!(shaper.kbit(), None);
 }
@@ -246,9 +253,9 @@ fn exempt_or_not_the_uplink_has_no_more_for_the_sliver() {
     shaper.set_uplink_rate(Some(8_000), Nanos(0));
     let (mut now, mut sent, mut exempt) = (Nanos(0), 0_u64, false);
     while now.0 < 2 * SECOND {
-        match shaper.check(1514, exempt, now) {
+        match shaper.check(1514, kind(exempt), now) {
             Ok(()) => {
-                shaper.charge_sent(1514, exempt, now);
+                shaper.charge_sent(1514, kind(exempt), now);
                 sent += 1514;
                 exempt = !exempt;
             }

@@ -30,6 +30,9 @@ pub const MAX_FRAME: u64 = 65_550;
 /// otherwise become 65,000 in the host.
 pub const MIN_SEGMENT: u16 = 36;
 
+/// Headers of a segment behind Ethernet's: IPv4 and TCP.
+const LEAST_HEADERS: u16 = 40;
+
 /// Bytes of a VLAN tag, which do not count to the MTU.
 const VLAN_BYTES: u64 = 4;
 
@@ -205,6 +208,10 @@ pub fn judge_sent(judged: &[u8], total: u64, rules: &Rules) -> Result<Header, Re
     let longest = match header.gso_size {
         0 => longest_plain(rules.mtu),
         1..MIN_SEGMENT => return Err(Refusal::Segmentation),
+        // With the least headers it would be longer than the MTU.
+        size if size.saturating_add(LEAST_HEADERS) > rules.mtu => {
+            return Err(Refusal::Segmentation);
+        }
         _ => MAX_FRAME,
     };
     if len > longest {

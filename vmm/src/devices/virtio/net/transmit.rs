@@ -10,7 +10,7 @@ use crate::devices::virtio::backend::{BATCH, Counter, Fault, Port};
 use crate::devices::virtio::chain::Chain;
 use crate::devices::virtio::queue::QueueError;
 use crate::devices::virtio::transfer;
-use crate::net::gate::Admitted;
+use crate::net::gate::{Admitted, Held};
 use crate::net::packet::HEAD_BYTES;
 use crate::net::tap::Tap;
 
@@ -102,15 +102,19 @@ impl Transmit {
                 None => return Ok(Step::Waiting),
             };
             if let Some(mut frame) = frame {
-                if let Err(until) = watch.admit(&mut frame.watched) {
-                    self.pending = Some(frame);
-                    return Ok(Step::At(until));
-                }
-                if !self.send(port, tap, &frame, watch)? {
-                    self.pending = Some(frame);
-                    self.writable = false;
-                    self.counts.waits += 1;
-                    return Ok(Step::Waiting);
+                match watch.admit(&mut frame.watched) {
+                    Err(Held::Until(until)) => {
+                        self.pending = Some(frame);
+                        return Ok(Step::At(until));
+                    }
+                    Err(Held::Dropped) => self.counts.guarded += 1,
+                    Ok(()) if self.send(port, tap, &frame, watch)? => {}
+                    Ok(()) => {
+                        self.pending = Some(frame);
+                        self.writable = false;
+                        self.counts.waits += 1;
+                        return Ok(Step::Waiting);
+                    }
                 }
             }
             port.push(self.chain.head, 0)?;

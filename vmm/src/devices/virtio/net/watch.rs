@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::frame::Header;
 use crate::devices::uplink::UplinkSeat;
 use crate::nanos::Nanos;
-use crate::net::gate::{Admitted, Gate, Judged, Segments};
+use crate::net::gate::{Admitted, Gate, Held, Judged, Segments};
 
 /// Where one card's frames pass the gate of its sliver.
 #[derive(Debug, Clone)]
@@ -18,6 +18,18 @@ pub struct Door {
     pub uplink: Option<Arc<UplinkSeat>>,
 }
 
+impl Door {
+    /// Each frame leaves it sound: a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No frame of the card waits any more.
+    pub(super) fn stop(&self) {
+        self.lock().stop_waiting();
+    }
+}
+
 /// The gate during one batch.
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
@@ -28,8 +40,7 @@ pub(super) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     pub(super) fn new(door: Option<&'a Door>, now: Nanos) -> Self {
-        // Each frame leaves it sound: a panic elsewhere does not spoil it.
-        let mut gate = door.map(|door| door.gate.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut gate = door.map(Door::lock);
         let uplink = door.and_then(|door| door.uplink.as_ref());
         if let (Some(gate), Some(uplink)) = (&mut gate, uplink) {
             uplink.look(gate, now);
@@ -63,8 +74,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Whether the rate allows a frame now; if not, when. Once it does, it is charged.
-    pub(super) fn admit(&mut self, watched: &mut Option<(Admitted, bool)>) -> Result<(), Nanos> {
+    /// Whether the rate allows a frame now. Once it does, it is charged.
+    pub(super) fn admit(&mut self, watched: &mut Option<(Admitted, bool)>) -> Result<(), Held> {
         if let (Some(gate), Some((admitted, charged @ false))) = (&mut self.gate, watched) {
             gate.admit(admitted, self.now)?;
             *charged = true;

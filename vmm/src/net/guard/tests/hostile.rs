@@ -71,7 +71,11 @@ fn a_datagram_longer_than_its_packet_is_dropped() {
 #[test]
 fn a_flood_from_outside_does_not_use_up_what_a_sliver_may_contact() {
     let guard = &mut usual(r#""destinations_per_hour":10,"icmp_per_second":100000"#);
-    let unreachable = |to| ip4(ME, to, protocol::ICMP, &[3, 3, 0, 0, 0, 0, 0, 0]);
+    let unreachable = |to| {
+        let mut error = vec![3, 3, 0, 0, 0, 0, 0, 0];
+        error.extend(&ip4(to, ME, protocol::UDP, &udp(9, 9))[14..]);
+        ip4(ME, to, protocol::ICMP, &error)
+    };
     for stranger in 0..10_000u32 {
         let [_, _, c, d] = stranger.to_be_bytes();
         let from = [7, 7, c, d];

@@ -115,6 +115,9 @@ fn arp(sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
 fn an_address_may_be_probed_for_and_announced_but_not_taken() {
     let guard = &mut usual("");
     assert_eq!(judged(guard, &arp([0; 4], ME)), None);
+    // Whether another's address is free is no business of its.
+    let probe = judged(guard, &arp([0; 4], [10, 0, 2, 77]));
+    assert_eq!(probe, Some(Reason::ForgedArp));
     assert_eq!(judged(guard, &arp(ME, ME)), None);
     let taken = arp([10, 0, 2, 2], [10, 0, 2, 2]);
     assert_eq!(judged(guard, &taken), Some(Reason::ForgedArp));
