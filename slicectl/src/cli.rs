@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
-use limits::PROCESSORS;
+use limits::{NETWORK, PROCESSORS};
 
 pub use audit::{
     AuditArgs, BlockAddArgs, BlockArgs, BlockCommand, BlockRmArgs, EventsArgs, FlowsArgs,
@@ -198,6 +198,10 @@ pub struct RunArgs {
     /// Put no control group around the monitor as a second fence
     #[arg(long, help_heading = PROCESSORS)]
     pub no_backstop: bool,
+    /// Share this interface of the host, and what it carries, with other slivers and the host, such as
+    /// eth0=100mbit; PlanetLab's limits hold then
+    #[arg(long, value_name = "IF=RATE", help_heading = NETWORK)]
+    pub uplink: Option<String>,
     /// What becomes of its records.
     #[command(flatten)]
     pub record: RecordArgs,

@@ -9,7 +9,7 @@ use super::{StatusArgs, examples};
 pub(super) const PROCESSORS: &str = "Processor time";
 
 /// Where it tells of limits of traffic.
-const NETWORK: &str = "Network";
+pub(super) const NETWORK: &str = "Network";
 
 /// Where it tells of limits of disks.
 const DISKS: &str = "Disks";

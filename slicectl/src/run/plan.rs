@@ -19,7 +19,7 @@ use crate::kvm::{CannotOpen, KvmFacts};
 use crate::network::nat::Public;
 use crate::problem::{Failure, MONITOR, Problem, USAGE};
 use crate::quotas;
-use crate::units::{format_kib, parse_duration, whole_mib};
+use crate::units::{format_kib, parse_duration, parse_kbit, whole_mib};
 
 use super::flags::Devices;
 use super::guard;
@@ -122,6 +122,9 @@ pub(super) fn check(args: &RunArgs, look: &Look, around: &Surroundings) -> Resul
         fail("--core", why);
     }
 
+    if let Some(Err(why)) = args.uplink.as_deref().map(uplink) {
+        fail("--uplink", why);
+    }
     let limits = quotas::read(&args.limits, &mut problems);
 
     let image = image(args);
@@ -148,6 +151,9 @@ pub(super) fn check(args: &RunArgs, look: &Look, around: &Surroundings) -> Resul
     }
     devices.describe(&mut document);
     document["guard"] = guard::read(&args.record, &mut problems);
+    if let Some(Ok(uplink)) = args.uplink.as_deref().map(uplink) {
+        document["uplink"] = uplink;
+    }
     for part in [json!(limits.cpu), json!(limits.net), json!(limits.disk)] {
         if let (Value::Object(document), Value::Object(part)) = (&mut document, part) {
             document.extend(part);
@@ -244,6 +250,7 @@ fn parse(document: &serde_json::Value, devices: &Devices) -> Result<SliverSpec, 
                 "vcpus" => "--vcpus".to_owned(),
                 "time_limit_ms" => "--for (ms)".to_owned(),
                 "args" => "arguments of the guest".to_owned(),
+                uplink if uplink.starts_with("uplink") => format!("--uplink ({uplink})"),
                 guard if guard.starts_with("guard") => format!("--guard ({guard})"),
                 other => quotas::flag_of(other).unwrap_or_else(|| devices.flag_of(other)),
             };
@@ -251,6 +258,15 @@ fn parse(document: &serde_json::Value, devices: &Devices) -> Result<SliverSpec, 
         };
         error.mistakes().iter().map(problem).collect()
     })
+}
+
+/// An interface and its rate, as a spec says it.
+fn uplink(text: &str) -> Result<Value, String> {
+    let (interface, rate) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not IF=RATE, such as eth0=100mbit"))?;
+    let rate = parse_kbit(rate)?;
+    Ok(json!({ "interface": interface, "rate": rate }))
 }
 
 fn parse_count(text: &str) -> Result<u64, String> {

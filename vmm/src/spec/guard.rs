@@ -56,6 +56,10 @@ pub enum GuardMode {
 /// | `blocked` | prefixes | none | what is blocked as it begins, in any mode; `slicectl run` tells it |
 /// | `strict_audit` | | false | whether nothing passes that cannot be written down |
 ///
+/// Whatever the mode, nothing is sent whose checksum or segments could change other bytes or the
+/// count; and where something is blocked, must be written down or has its ports translated, nothing
+/// that cannot be read. What keeps a link going, such as ARP, is 100 packets a second.
+///
 /// What is a card's own address follows from its spec: `ipv4`, or what a DHCP server has granted if it
 /// says `dhcp` or no address at all; `ipv6`; and any address of the link for IPv6 but its routers',
 /// with the neighbour discovery, searches for routers and reports of groups that belong to it. None is

@@ -221,3 +221,24 @@ fn a_strict_audit_needs_one() {
     assert_eq!(status, USAGE);
     assert!(told.contains("--strict-audit"), "{told}");
 }
+
+#[test]
+fn an_uplink_brings_planetlab_s_limits_with_it() {
+    let spec = |flags: &[&str]| {
+        let plan = check(&args(flags), &Kind::Native.into(), &around())?;
+        plan.spec("/i".as_ref(), None, &Known::default())
+    };
+    let shared = spec(&["x", "--uplink", "eth0=10mbit", "--net-share", "5"]).expect("valid");
+    let uplink = shared.uplink().expect("it has one");
+    assert_eq!((uplink.interface(), uplink.kbit()), ("eth0", 10_000));
+    assert_eq!(shared.net_limits().share(), 5);
+    assert_eq!(shared.net_limits().plain().max_kbyte, Some(10_546_875));
+    for (uplink, told) in [
+        ("eth0", "--uplink: \"eth0\" is not IF=RATE"),
+        ("eth0=fast", "--uplink"),
+        ("a/b=1mbit", "--uplink (uplink.interface)"),
+    ] {
+        let refused = spec(&["x", "--uplink", uplink]).expect_err("refused");
+        assert!(refused.summary().contains(told), "{}", refused.summary());
+    }
+}
