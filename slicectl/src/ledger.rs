@@ -1,5 +1,5 @@
-//! `ledger`: the entries of the ledger through which slivers share the processors, and whether
-//! they tell the truth.
+//! `ledger`: the entries of the ledger through which slivers share the processors and their uplink,
+//! and whether they tell the truth.
 //!
 //! A monitor writes its own entry, and could write what it likes. What it has used, the kernel
 //! counts too: the audit compares both over an interval.
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use vmm::nanos::Nanos;
-use vmm::sched::ledger::{LedgerView, State, ViewError, ViewedEntry};
+use vmm::sched::ledger::{LedgerView, NetStatement, State, ViewError, ViewedEntry};
 use vmm::spec::SliverName;
 
 use crate::cli::LedgerArgs;
@@ -25,7 +25,7 @@ use crate::problem::{FAILED, Failure, Problem, USAGE};
 use crate::report::{print, print_json, say};
 use crate::rundir;
 use crate::text::{columns, printable};
-use crate::units::{format_micros, parse_duration};
+use crate::units::{format_kbit, format_micros, parse_duration};
 
 use self::audit::Sample;
 
@@ -47,6 +47,9 @@ pub struct AuditedEntry {
     /// What else it says.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub said: Option<Told>,
+    /// What it says of its traffic, if it shares an uplink.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub net: Option<NetTold>,
     /// Processor time that it says it used in the interval, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claimed_us: Option<u64>,
@@ -79,6 +82,39 @@ pub struct Told {
     pub ahead_us: i64,
     /// How long ago it was written, in microseconds.
     pub age_us: u64,
+}
+
+/// What an entry says of the uplink, for people and for JSON. Rates are in kbit/s.
+#[derive(Debug, Clone, Serialize)]
+pub struct NetTold {
+    /// Stands for the interface: the same for all that share it.
+    pub uplink: String,
+    /// Weight.
+    pub share: u32,
+    /// What is reserved.
+    pub min_rate: u32,
+    /// The most that it can use.
+    pub max_rate: u32,
+    /// What it wanted when it last sent.
+    pub demand: u32,
+    /// Bytes that it has sent.
+    pub tx_bytes: u64,
+    /// How long ago it said so, in microseconds.
+    pub age_us: u64,
+}
+
+impl NetTold {
+    fn of(said: &NetStatement, now: Nanos) -> Self {
+        Self {
+            uplink: format!("{:016x}", said.uplink.number()),
+            share: said.claim.share,
+            min_rate: said.claim.min.0,
+            max_rate: said.claim.max.0,
+            demand: said.demand.0,
+            tx_bytes: said.tx_bytes,
+            age_us: (now - said.updated).micros(),
+        }
+    }
 }
 
 /// Lists and audits the entries.
@@ -163,6 +199,7 @@ pub fn audit(view: &LedgerView, root: &Path, interval: Duration) -> Vec<AuditedE
             said: entry
                 .said
                 .map(|said| audit::told(&said, now, behind, host::processors())),
+            net: entry.net.map(|said| NetTold::of(&said, now)),
             claimed_us: spent.map(|spent| spent.claimed.micros()),
             used_us: spent.map(|spent| spent.used.micros()),
             verdict,
@@ -211,13 +248,29 @@ fn control_process(root: &Path, name: &str) -> Option<u32> {
 
 fn table(entries: &[AuditedEntry]) -> String {
     let titles = [
-        "SLOT", "NAME", "PID", "STATE", "SHARE", "RESERVE", "CEILING", "WANTS", "SERVICE", "AHEAD",
-        "CLAIMED", "USED", "AUDIT",
+        "SLOT",
+        "NAME",
+        "PID",
+        "STATE",
+        "SHARE",
+        "RESERVE",
+        "CEILING",
+        "WANTS",
+        "SERVICE",
+        "AHEAD",
+        "CLAIMED",
+        "USED",
+        "NET",
+        "NET-MIN",
+        "NET-MAX",
+        "NET-WANTS",
+        "AUDIT",
     ];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
     let micros = |micros: Option<u64>| micros.map_or("-".to_owned(), format_micros);
     for entry in entries {
         let said = |show: fn(&Told) -> String| entry.said.as_ref().map_or("-".to_owned(), show);
+        let net = |show: fn(&NetTold) -> String| entry.net.as_ref().map_or("-".to_owned(), show);
         rows.push(vec![
             entry.slot.to_string(),
             printable(&entry.name),
@@ -237,6 +290,10 @@ fn table(entries: &[AuditedEntry]) -> String {
             }),
             micros(entry.claimed_us),
             micros(entry.used_us),
+            net(|told| told.share.to_string()),
+            net(|told| format_kbit(told.min_rate.into())),
+            net(|told| format_kbit(told.max_rate.into())),
+            net(|told| format_kbit(told.demand.into())),
             entry.verdict.word().to_owned(),
         ]);
     }

@@ -103,6 +103,11 @@ impl NameHash {
         });
         Self(hash.max(1))
     }
+
+    /// What stands for the name.
+    pub fn number(self) -> u64 {
+        self.0
+    }
 }
 
 /// What another sliver has published.

@@ -28,6 +28,7 @@ use rustix::thread::futex;
 pub use error::{Guaranteed, LedgerError, LedgerEvent, NetRefusal, Refusal};
 pub use file::is_in_memory;
 pub use layout::{Flaw, SLOTS};
+pub use net::NetStatement;
 pub use view::{LedgerView, State, Statement, ViewError, ViewedEntry};
 
 use self::file::{Identity, LedgerFile, Unlock};

@@ -31,6 +31,23 @@ pub(super) struct NetRecord {
     updated: Nanos,
 }
 
+/// What an entry says of its sliver's traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetStatement {
+    /// Stands for the name of the uplink's interface.
+    pub uplink: NameHash,
+    /// Stands for the name of the slice.
+    pub slice: NameHash,
+    /// What it claims.
+    pub claim: NetClaim,
+    /// What it wants.
+    pub demand: Kbit,
+    /// Bytes that it has sent.
+    pub tx_bytes: u64,
+    /// When it said so.
+    pub updated: Nanos,
+}
+
 /// The part of an entry.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -97,6 +114,20 @@ impl NetEntry {
             demand: Kbit(self.demand.load(Relaxed)).min(rate),
             tx_bytes: self.tx_bytes.load(Relaxed),
             updated: Nanos(self.updated.load(Relaxed)),
+        })
+    }
+
+    /// What it says of whatever uplink it is on, for people to look at.
+    pub(super) fn said(&self) -> Option<NetStatement> {
+        let uplink = NameHash(self.uplink.load(Relaxed));
+        let record = (uplink.0 != 0).then(|| self.read(uplink, Kbit(u32::MAX)))??;
+        Some(NetStatement {
+            uplink,
+            slice: record.slice,
+            claim: record.claim,
+            demand: record.demand,
+            tx_bytes: record.tx_bytes,
+            updated: record.updated,
         })
     }
 

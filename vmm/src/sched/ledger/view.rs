@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 use super::file;
 use super::layout::{Flaw, SLOTS};
 use super::mapping::Pages;
+use super::net::NetStatement;
 use crate::nanos::Nanos;
 use crate::sched::fair::Claim;
 
@@ -64,6 +65,8 @@ pub struct ViewedEntry {
     pub name: String,
     /// What else it says; `None` if that makes no sense.
     pub said: Option<Statement>,
+    /// What it says of its traffic, if it shares an uplink.
+    pub net: Option<NetStatement>,
 }
 
 /// What an entry says.
@@ -148,6 +151,7 @@ impl LedgerView {
             state,
             name: entry.name(),
             said: self.said(slot),
+            net: entry.net().said(),
         }
     }
 }

@@ -59,6 +59,29 @@ fn slivers_on_the_same_uplink_see_each_other() {
 }
 
 #[test]
+fn people_see_who_is_on_an_uplink() {
+    let place = Place::new();
+    let (_one, two) = (place.join("one"), place.join("two"));
+    two.set_net(&on("eth0", "b", 100)).expect("taken");
+    two.publish_net(NOW, Kbit(5), 7);
+    let view = LedgerView::open(&place.path()).expect("it is sound");
+    let seen: Vec<_> = view
+        .entries(NOW)
+        .into_iter()
+        .map(|entry| entry.net)
+        .collect();
+    let [None, Some(net)] = seen[..] else {
+        panic!("{seen:?}");
+    };
+    assert_eq!(
+        (net.uplink, net.slice),
+        (NameHash::of("eth0"), NameHash::of("b"))
+    );
+    assert_eq!(net.claim, on("eth0", "b", 100).claim);
+    assert_eq!((net.demand, net.tx_bytes, net.updated), (Kbit(5), 7, NOW));
+}
+
+#[test]
 fn what_is_said_of_traffic_leaves_what_is_said_of_processors() {
     let place = Place::new();
     let (one, two) = (place.join("one"), place.join("two"));
