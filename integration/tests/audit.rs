@@ -1,9 +1,12 @@
 //! The audit of a node with real slivers on it, between network namespaces: what a slice has used
-//! stays used, a block holds, and a complaint leads to whom it is about.
+//! stays used, a block holds, a complaint leads to whom it is about, and a full disk is told of.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +17,8 @@ use integration::needs_kvm;
 use integration::netns::Namespace;
 use integration::receiver::{Heard, Receiver};
 use integration::sliver::until;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use vmm::net::ports::PortRange;
 
@@ -27,6 +32,12 @@ const PORT: u16 = 9000;
 /// What a slice may send in a day, where it has an allowance.
 const ALLOWANCE_KIB: u64 = 256;
 const ALLOWANCE: u64 = ALLOWANCE_KIB << 10;
+
+/// Calls: few flows, which last.
+const CALLS: [&str; 4] = ["--profile", "voip", "--rate", "2000"];
+
+/// Connections that are refused, one after the other: nothing but new flows.
+const REFUSALS: [&str; 4] = ["--profile", "web", "--rate", "10000000"];
 
 /// A slice with a sliver on the node, and the ports by which the outside tells it from others.
 #[derive(Debug, Clone, Copy)]
@@ -83,35 +94,39 @@ impl World {
         })
     }
 
-    /// A sliver of the slice that sends calls to the outside for so many seconds.
-    fn sliver(&self, slice: Slice, name: &str, more: &[&str], seconds: u32) -> Command {
+    /// A sliver of the slice that sends to the outside for so many seconds.
+    fn sliver(&self, slice: Slice, name: &str, more: &[&str], load: &[&str]) -> Command {
         let image = artifacts::image("traffic");
         let net = format!("nat,ports={}", slice.ports);
         let to = format!("{OUTSIDE}:{PORT}");
-        let seconds = seconds.to_string();
         let flags = ["run", image.to_str().expect("a path is UTF-8")];
         let who = ["--no-build", "--name", name, "--slice", slice.name];
         let owner = ["--owner", slice.owner, "--contact", slice.contact];
-        let calls = ["--net", &net, "--profile", "voip", "--rate", "2000"];
-        let (net, calls) = calls.split_at(2);
-        let to = ["--seconds", &seconds, "--to", &to];
-        let arguments = [&flags, &who[..], &owner, net, more, &["--"], calls, &to].concat();
-        self.cli.command(&arguments)
+        let net = ["--net", &net];
+        let to = ["--", "--to", &to];
+        self.cli
+            .command(&[&flags, &who[..], &owner, &net, more, &to, load].concat())
     }
 
-    /// Runs it to its end.
+    /// Runs one that sends calls to its end.
     fn run(&self, slice: Slice, name: &str, more: &[&str], seconds: u32) -> Output {
-        let mut command = self.sliver(slice, name, more, seconds);
+        let seconds = seconds.to_string();
+        let load = [&CALLS, &["--seconds", &seconds][..]].concat();
+        let mut command = self.sliver(slice, name, more, &load);
         let output = self.node.inside(|| Ok(command.output()?));
         output.expect("slicectl starts")
     }
 
-    /// Starts it, and lets it be.
-    fn start(&self, slice: Slice, name: &str, more: &[&str]) -> Sending {
-        let mut command = self.sliver(slice, name, more, 3600);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+    /// Starts one, and lets it be.
+    fn start(&self, slice: Slice, name: &str, more: &[&str], load: &[&str]) -> Sending {
+        let load = [load, &["--seconds", "3600"]].concat();
+        let mut command = self.sliver(slice, name, more, &load);
+        let told = self.cli.place.path().join(format!("{name}.told"));
+        let file = File::create(&told).expect("a file is made");
+        command.stdout(Stdio::null()).stderr(file);
         let child = self.node.inside(|| Ok(command.spawn()?));
-        Sending(child.expect("slicectl starts"))
+        let child = child.expect("slicectl starts");
+        Sending { child, told }
     }
 
     /// What `status` tells of a running sliver's traffic, once it tells.
@@ -125,14 +140,66 @@ impl World {
 }
 
 /// A sliver that sends, until this is dropped.
-struct Sending(Child);
+struct Sending {
+    child: Child,
+    told: PathBuf,
+}
+
+impl Sending {
+    /// Waits until its `slicectl` has said this.
+    fn wait_until_told(&self, what: &str) {
+        until(what, || {
+            let told = fs::read_to_string(&self.told).ok()?;
+            told.contains(what).then_some(())
+        });
+    }
+}
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
+        let pid = Pid::from_child(&self.child);
         // Asked to end, so that it stores its last records and removes what it has made.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
+        let _ = kill_process(pid, Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// A small disk, until this is dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(place: PathBuf) -> Result<Self> {
+        fs::create_dir(&place)?;
+        let size = c"size=16m";
+        mount("tmpfs", &place, "tmpfs", MountFlags::empty(), size)?;
+        Ok(Self(place))
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+
+    /// Takes all of the room that there is.
+    fn fill(&self) {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).open(self.filler());
+        let mut file = file.expect("a file is opened");
+        let error = loop {
+            if let Err(error) = file.write_all(&[0; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.filler()).expect("it was filled");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
     }
 }
 
@@ -179,6 +246,16 @@ impl Ear {
         })
     }
 
+    /// What was heard from a slice, if nothing more is while so many looks find more of the other,
+    /// which sends a thousand datagrams in a second.
+    fn silence(&self, slice: Slice, looks: usize) -> Option<Sum> {
+        let before = self.heard(slice);
+        for _ in 0..looks {
+            self.wait_for_more(OTHER);
+        }
+        (self.heard(slice) == before).then_some(before)
+    }
+
     /// Waits until more is heard from a slice.
     fn wait_for_more(&self, slice: Slice) {
         let before = self.heard(slice);
@@ -188,14 +265,15 @@ impl Ear {
     }
 }
 
-/// The source port of a datagram of the node, as it was heard.
+/// The source port of a packet of the node, as it was heard.
 fn port_of_node(head: &[u8]) -> Option<u16> {
+    const TCP: u8 = 6;
     const UDP: u8 = 17;
     let packet = head.get(14..)?;
     let is_of_node = head[12..14] == [8, 0] && packet.get(12..16)? == NODE.octets();
     let port = packet.get(usize::from(packet[0] & 15) * 4..)?;
     let port = u16::from_be_bytes([*port.first()?, *port.get(1)?]);
-    (is_of_node && packet[9] == UDP).then_some(port)
+    (is_of_node && [TCP, UDP].contains(&packet[9])).then_some(port)
 }
 
 /// Now, and the day since 1970.
@@ -218,7 +296,7 @@ fn an_allowance_is_not_renewed_by_a_new_sliver() {
     let used = world.ear.heard(ONE).bytes;
     assert!(used >= threshold * 99 / 100, "{used}");
 
-    let second = world.start(ONE, "second", &allowance);
+    let second = world.start(ONE, "second", &allowance, &CALLS);
     let told = world.traffic("second");
     let renewed = told["day"].as_u64() != Some(day);
     assert!(
@@ -293,24 +371,61 @@ fn a_block_holds_from_the_first_packet_and_on_a_sliver_that_runs() {
     assert_eq!(world.ear.heard(ONE), Sum::default());
     block("rm");
 
-    let _one = world.start(ONE, "one-2", &[]);
-    let _other = world.start(OTHER, "other-1", &[]);
+    let _one = world.start(ONE, "one-2", &[], &CALLS);
+    let _other = world.start(OTHER, "other-1", &[], &CALLS);
     world.ear.wait_for_more(ONE);
     world.ear.wait_for_more(OTHER);
     let (began, _) = now();
     block("add");
-    let last = until("nothing more is heard", || {
-        let before = world.ear.heard(ONE);
-        // Each of these is another frame of one that sends as fast.
-        for _ in 0..20 {
-            world.ear.wait_for_more(OTHER);
-        }
-        (world.ear.heard(ONE) == before).then_some(before)
-    });
+    let last = until("nothing more is heard", || world.ear.silence(ONE, 20));
     let after = last.last.saturating_sub(began);
     println!("the last frame came {after:?} after the block was asked for");
 
     block("rm");
     world.ear.wait_for_more(ONE);
     world.ear.wait_for_more(OTHER);
+}
+
+#[test]
+fn a_full_disk_stops_a_strict_sliver_and_is_told_by_any() {
+    needs_kvm!();
+    let world = World::new().expect("namespaces are made (it needs root and ip)");
+    let place = world.cli.place.path().join("small");
+    let disk = Disk::mount(place).expect("a disk is mounted (it needs root)");
+    let audit = disk.0.join("audit.sqlite");
+    let audit = audit.to_str().expect("a path is UTF-8");
+    let guard = world.cli.place.path().join("guard.json");
+    let many = r#"{"flows_per_second": 1000000, "flows_burst": 10000000}"#;
+    fs::write(&guard, many).expect("a file is written");
+    let guard = guard.to_str().expect("a path is UTF-8");
+    let strict = ["--audit", audit, "--guard", guard, "--strict-audit"];
+    // A record is kept for each of its flows, and each of these has a port.
+    let ports = "22000-32767";
+    let one = Slice { ports, ..ONE };
+
+    let other = world.start(OTHER, "other-1", &["--audit", audit], &CALLS);
+    world.ear.wait_for_more(OTHER);
+    let strict = world.start(one, "one-1", &strict, &REFUSALS);
+    world.ear.wait_for_more(one);
+    disk.fill();
+    strict.wait_until_told("flows of one-1 are not recorded!");
+    strict.wait_until_told("--strict-audit: one-1 is cut off");
+    other.wait_until_told("flows of other-1 are not recorded!");
+    other.wait_until_told("the disk is full");
+    until("nothing more of the strict one is heard", || {
+        // What SQLite gives back of its log is room, too.
+        disk.fill();
+        world.ear.silence(one, 500)
+    });
+
+    disk.make_room();
+    world.ear.wait_for_more(one);
+    world.ear.wait_for_more(OTHER);
+    let (failed, cut_off) = ("audit_failed", "not_audited");
+    for (kind, name) in [(failed, "one-1"), (failed, "other-1"), (cut_off, "one-1")] {
+        until("the audit tells of it", || {
+            let output = world.cli.run(&["events", "--kind", kind, "--audit", audit]);
+            text(&output.stdout).contains(name).then_some(())
+        });
+    }
 }
