@@ -122,9 +122,8 @@ pub(super) fn check(args: &RunArgs, look: &Look, around: &Surroundings) -> Resul
         fail("--core", why);
     }
 
-    if let Some(Err(why)) = args.uplink.as_deref().map(uplink) {
-        fail("--uplink", why);
-    }
+    let uplink = args.uplink.as_deref().map(uplink).transpose();
+    let uplink = uplink.map_err(|why| fail("--uplink", why)).ok().flatten();
     let limits = quotas::read(&args.limits, &mut problems);
 
     let image = image(args);
@@ -151,7 +150,7 @@ pub(super) fn check(args: &RunArgs, look: &Look, around: &Surroundings) -> Resul
     }
     devices.describe(&mut document);
     document["guard"] = guard::read(&args.record, &mut problems);
-    if let Some(Ok(uplink)) = args.uplink.as_deref().map(uplink) {
+    if let Some(uplink) = uplink {
         document["uplink"] = uplink;
     }
     for part in [json!(limits.cpu), json!(limits.net), json!(limits.disk)] {
