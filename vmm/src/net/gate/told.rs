@@ -25,10 +25,6 @@ impl Gate {
         self.shaper.set_epoch(epoch);
     }
 
-    fn unix_ms(&self, moment: Nanos) -> u64 {
-        (self.epoch + moment).0 / 1_000_000
-    }
-
     /// Ends what is over, and gives records that are not acknowledged yet.
     pub fn take_flows(&mut self, acknowledge: u64, max: usize, now: Nanos) -> FlowBatch {
         self.flows.acknowledge(acknowledge);
@@ -48,8 +44,8 @@ impl Gate {
 
     fn recorded(&self, flow: &Flow) -> FlowRecord {
         FlowRecord {
-            first_ms: self.unix_ms(flow.first),
-            last_ms: self.unix_ms(flow.last),
+            first_ms: unix_ms(self.epoch, flow.first),
+            last_ms: unix_ms(self.epoch, flow.last),
             protocol: flow.protocol,
             inside: flow.inside,
             inside_port: flow.inside_port,
@@ -82,7 +78,7 @@ impl Gate {
         let (events, lost) = self.events.after(after);
         let events = events.map(|event| EventRecord {
             seq: event.seq,
-            at_ms: (epoch + event.last).0 / 1_000_000,
+            at_ms: unix_ms(epoch, event.last),
             kind: event.kind.to_owned(),
             detail: event.detail.clone(),
             count: event.count,
@@ -175,4 +171,9 @@ impl Gate {
             lost: self.flows.lost(),
         }
     }
+}
+
+/// A moment of the monotonic clock, which showed 0 at `epoch`, in milliseconds since 1970.
+fn unix_ms(epoch: Nanos, moment: Nanos) -> u64 {
+    (epoch + moment).0 / 1_000_000
 }
