@@ -4,7 +4,7 @@
 //! ended, [`outlet`] reads its output now and then, [`elf`] makes image files that nobody would ship.
 //! [`hostile`] runs guests that misbehave by the dozen, [`taps`] connects their network cards,
 //! [`receiver`] hears every frame that comes out of them, [`egress`] judges those; [`netns`] makes
-//! networks of their own.
+//! networks of their own, [`way_out`] a node's way to the outside in such.
 //! [`cpu_time`] tells what a monitor uses of the processors, as the host sees it.
 //! [`service`] runs an example that serves, [`http`] and [`kv`] are clients of such. [`lab`] is a host
 //! for Linux guests wherever there is none.
@@ -30,6 +30,7 @@ pub mod service;
 pub mod sliver;
 pub mod taps;
 mod tcp;
+pub mod way_out;
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};

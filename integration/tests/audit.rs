@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
@@ -14,17 +13,13 @@ use anyhow::Result;
 use integration::artifacts;
 use integration::cli::{Cli, assert_code, json, text};
 use integration::needs_kvm;
-use integration::netns::Namespace;
 use integration::receiver::{Heard, Receiver};
 use integration::sliver::until;
+use integration::way_out::{NODE, OUTSIDE, WayOut, ports_of_node};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use vmm::net::ports::PortRange;
-
-/// The node, and somebody outside: of addresses that guards take for public. Nothing leaves here.
-const NODE: Ipv4Addr = Ipv4Addr::new(11, 0, 0, 1);
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(11, 0, 0, 9);
 
 /// Where everything is sent. Nobody listens there: datagrams are heard all the same.
 const PORT: u16 = 9000;
@@ -62,35 +57,21 @@ const OTHER: Slice = Slice {
     ports: "21000-21099",
 };
 
-/// A node and somebody outside, with a cable between them.
+/// A node, and what is heard of it outside.
 struct World {
-    node: Namespace,
+    way_out: WayOut,
     ear: Ear,
     cli: Cli,
-    /// The cable ends there.
-    _outside: Namespace,
 }
 
 impl World {
     fn new() -> Result<Self> {
-        let (node, outside) = (Namespace::new()?, Namespace::new()?);
-        let far = outside.path();
-        node.ip(&format!(
-            "link add eth0 type veth peer name eth0 netns {far}"
-        ))?;
-        for (namespace, address) in [(&node, NODE), (&outside, OUTSIDE)] {
-            namespace.ip(&format!("addr add {address}/24 dev eth0"))?;
-            namespace.ip("link set eth0 up")?;
-        }
-        node.ip(&format!("route add default via {OUTSIDE}"))?;
-        node.inside(|| Ok(std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))?;
-        let receiver = outside.inside(|| Ok(Receiver::on("eth0")?))?;
-        let cli = Cli::set_up();
+        let way_out = WayOut::new()?;
+        let receiver = way_out.outside.inside(|| Ok(Receiver::on("eth0")?))?;
         Ok(Self {
-            node,
+            way_out,
             ear: Ear::new(receiver),
-            cli,
-            _outside: outside,
+            cli: Cli::set_up(),
         })
     }
 
@@ -113,7 +94,7 @@ impl World {
         let seconds = seconds.to_string();
         let load = [&CALLS, &["--seconds", &seconds][..]].concat();
         let mut command = self.sliver(slice, name, more, &load);
-        let output = self.node.inside(|| Ok(command.output()?));
+        let output = self.way_out.node.inside(|| Ok(command.output()?));
         output.expect("slicectl starts")
     }
 
@@ -124,7 +105,7 @@ impl World {
         let told = self.cli.place.path().join(format!("{name}.told"));
         let file = File::create(&told).expect("a file is made");
         command.stdout(Stdio::null()).stderr(file);
-        let child = self.node.inside(|| Ok(command.spawn()?));
+        let child = self.way_out.node.inside(|| Ok(command.spawn()?));
         let child = child.expect("slicectl starts");
         Sending { child, told }
     }
@@ -269,11 +250,8 @@ impl Ear {
 fn port_of_node(head: &[u8]) -> Option<u16> {
     const TCP: u8 = 6;
     const UDP: u8 = 17;
-    let packet = head.get(14..)?;
-    let is_of_node = head[12..14] == [8, 0] && packet.get(12..16)? == NODE.octets();
-    let port = packet.get(usize::from(packet[0] & 15) * 4..)?;
-    let port = u16::from_be_bytes([*port.first()?, *port.get(1)?]);
-    (is_of_node && [TCP, UDP].contains(&packet[9])).then_some(port)
+    let (protocol, source, _) = ports_of_node(head)?;
+    [TCP, UDP].contains(&protocol).then_some(source)
 }
 
 /// Now, and the day since 1970.

@@ -2,7 +2,6 @@
 //! are the sliver's, its answers arrive, and the node can tell whose each of them was.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -10,15 +9,11 @@ use anyhow::Result;
 use integration::artifacts;
 use integration::cli::{Cli, assert_code, json, text};
 use integration::needs_kvm;
-use integration::netns::Namespace;
 use integration::receiver::Receiver;
 use integration::sliver::until;
+use integration::way_out::{NODE, OUTSIDE, WayOut, ports_of_node};
 use serde_json::Value;
 use vmm::net::ports::PortRange;
-
-/// The node, and somebody outside: of addresses that guards take for public. Nothing leaves here.
-const NODE: Ipv4Addr = Ipv4Addr::new(11, 0, 0, 1);
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(11, 0, 0, 9);
 
 /// Where somebody outside listens.
 const PORT: u16 = 9000;
@@ -30,34 +25,11 @@ const PORTS: &str = "20000-20099";
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// A node and somebody outside, with a cable between them.
-struct World {
-    node: Namespace,
-    outside: Namespace,
-}
-
-impl World {
-    fn new() -> Result<Self> {
-        let (node, outside) = (Namespace::new()?, Namespace::new()?);
-        let far = outside.path();
-        node.ip(&format!(
-            "link add eth0 type veth peer name eth0 netns {far}"
-        ))?;
-        for (namespace, address) in [(&node, NODE), (&outside, OUTSIDE)] {
-            namespace.ip(&format!("addr add {address}/24 dev eth0"))?;
-            namespace.ip("link set eth0 up")?;
-        }
-        node.ip(&format!("route add default via {OUTSIDE}"))?;
-        node.inside(|| Ok(std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))?;
-        Ok(Self { node, outside })
-    }
-}
-
 /// A program outside that answers, until it is dropped.
 struct Server(Child);
 
 impl Server {
-    fn start(world: &World) -> Result<Self> {
+    fn start(world: &WayOut) -> Result<Self> {
         let program = artifacts::desktop("blast");
         let child = world.outside.inside(|| {
             let mut command = Command::new(program);
@@ -84,19 +56,10 @@ impl Drop for Server {
     }
 }
 
-/// Protocol, source port and destination port of an IPv4 packet of the node, as it was heard.
-fn of_node(head: &[u8]) -> Option<(u8, u16, u16)> {
-    let packet = head.get(14..)?;
-    let is_of_node = head[12..14] == [8, 0] && packet.get(12..16)? == NODE.octets();
-    let ports = packet.get(usize::from(packet[0] & 15) * 4..)?;
-    let port = |at: usize| Some(u16::from_be_bytes([*ports.get(at)?, *ports.get(at + 1)?]));
-    is_of_node.then_some((packet[9], port(0)?, port(2)?))
-}
-
 #[test]
 fn the_outside_sees_a_slice_s_own_ports_only_and_each_of_them_leads_to_it() {
     needs_kvm!();
-    let world = World::new().expect("namespaces are made (it needs root and ip)");
+    let world = WayOut::new().expect("namespaces are made (it needs root and ip)");
     let server = Server::start(&world).expect("somebody listens");
     let cli = Cli::set_up();
     let image = artifacts::image("blast").to_str().expect("a path is UTF-8");
@@ -111,7 +74,7 @@ fn the_outside_sees_a_slice_s_own_ports_only_and_each_of_them_leads_to_it() {
         assert_code(&output, 0);
         text(&output.stdout)
     };
-    let ear = { world.outside }.inside(|| Ok(Receiver::on("eth0")?));
+    let ear = world.outside.inside(|| Ok(Receiver::on("eth0")?));
     let ear = ear.expect("somebody hears");
     // Datagrams come to it, once it has asked for them by one of its own and over a connection.
     let told = run(&["--udp", "--direction", "receive", "--rate", "1000000"]);
@@ -121,7 +84,10 @@ fn the_outside_sees_a_slice_s_own_ports_only_and_each_of_them_leads_to_it() {
 
     let range: PortRange = PORTS.parse().expect("a range");
     let mut seen = BTreeSet::new();
-    while ear.take(Duration::ZERO, |heard| seen.extend(of_node(heard.head))) > 0 {}
+    while ear.take(Duration::ZERO, |heard| {
+        seen.extend(ports_of_node(heard.head))
+    }) > 0
+    {}
     assert_eq!(ear.missed(), 0);
     let protocols: BTreeSet<u8> = seen.iter().map(|(protocol, ..)| *protocol).collect();
     assert_eq!(protocols, BTreeSet::from([TCP, UDP]));
