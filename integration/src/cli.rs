@@ -31,10 +31,13 @@ impl Cli {
         }
     }
 
-    /// `slicectl` with these arguments, and nothing to read.
+    /// `slicectl` with these arguments, and nothing to read. No signal is ignored, as at a terminal:
+    /// tests that run in the background inherit otherwise from their shell.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(artifacts::slicectl());
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal")
+            .arg(artifacts::slicectl())
             .args(args)
             .current_dir(artifacts::workspace())
             .env("SLICEVISOR_RUN_DIR", self.place.path().join("run"))
