@@ -4,9 +4,12 @@
 //! Whatever it says, no device may panic, touch memory that devices may not write, go on for ever
 //! without new work, or survive a fault without a reset.
 
+pub mod aml;
+mod frames;
 mod guest;
 mod outside;
 
+pub use frames::frame;
 pub use guest::{DATA, Guest, RAM, WRITABLE_FROM, drive, ram};
 pub use libfuzzer_sys::arbitrary::Unstructured;
-pub use outside::{spec, taps};
+pub use outside::{shown_in_one_line, spec, taps};

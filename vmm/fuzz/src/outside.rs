@@ -88,3 +88,14 @@ fn ioctl(fd: &impl AsRawFd, number: libc::Ioctl, request: &mut libc::ifreq) {
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), number, std::ptr::from_mut(request)) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
+
+/// Whether a text can be shown to people as it is: one line that does nothing to a terminal.
+pub fn shown_in_one_line(text: &str) -> bool {
+    !text.chars().any(|c| {
+        c.is_control()
+            || matches!(
+                c,
+                '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            )
+    })
+}

@@ -34,7 +34,7 @@ fn run(input: &mut Unstructured) -> Result<()> {
         return Ok(());
     };
     let inside = |at: u64, len: u64| {
-        assert!(len > 0 && len % 512 == 0 && at % 512 == 0);
+        assert!(len > 0 && len.is_multiple_of(512) && at.is_multiple_of(512));
         assert!(at.checked_add(len).is_some_and(|end| end <= rules.bytes));
     };
     match request {
