@@ -2,8 +2,10 @@
 
 pub mod bell;
 mod connection;
+mod desk;
 pub(crate) mod endings;
 pub mod endpoint;
 pub mod proto;
 pub mod server;
+pub mod sessions;
 pub(crate) mod traffic;

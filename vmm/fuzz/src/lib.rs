@@ -12,4 +12,4 @@ mod outside;
 pub use frames::frame;
 pub use guest::{DATA, Guest, RAM, WRITABLE_FROM, drive, ram};
 pub use libfuzzer_sys::arbitrary::Unstructured;
-pub use outside::{shown_in_one_line, spec, taps};
+pub use outside::{ignore_closed_pipes, shown_in_one_line, spec, taps};

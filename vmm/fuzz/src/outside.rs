@@ -29,7 +29,7 @@ pub fn spec(fields: &Value) -> SliverSpec {
 
 /// Lets a write to what nobody reads any more be an error, as in every Rust program: this one's
 /// `main` is libFuzzer's.
-pub(crate) fn ignore_closed_pipes() {
+pub fn ignore_closed_pipes() {
     // SAFETY: sets how a signal is taken; there is no handler to be wrong.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }

@@ -8,6 +8,7 @@ use rustix::event::PollFlags;
 use serde_json::Value;
 
 use super::proto::{PROTOCOL_VERSION, Reply, Request, encode_frame, frame_length};
+use super::sessions::Standing;
 
 /// Unsent answers of one client, in bytes, beyond which nothing more is taken from it: who does not
 /// read the answers has to wait with its questions.
@@ -24,10 +25,8 @@ pub(super) struct Client {
     pub(super) stream: UnixStream,
     received: Vec<u8>,
     unsent: Vec<u8>,
-    /// Whether it is a debugger.
-    pub(super) debugs: bool,
-    /// Whether it copies packets.
-    pub(super) captures: bool,
+    /// What it is beside one that asks.
+    pub(super) standing: Standing,
     /// Whether the connection is over.
     pub(super) gone: bool,
 }
@@ -41,8 +40,7 @@ impl Client {
             stream,
             received: Vec::new(),
             unsent: Vec::new(),
-            debugs: false,
-            captures: false,
+            standing: Standing::default(),
             gone: false,
         }
     }
