@@ -13,6 +13,7 @@ pub mod disk;
 pub mod doze;
 pub mod exit;
 pub mod inherited;
+pub mod jail;
 pub mod kvm;
 pub mod lifecycle;
 pub mod machine;

@@ -1,0 +1,14 @@
+//! The jail of a monitor: what a guest that has taken over its monitor finds itself in.
+//!
+//! A monitor is born jailed. [`spawn`] makes a process in namespaces of its own, gives it an empty
+//! root and a user that nobody else is, takes every privilege away and only then starts the program:
+//! no line of it ever runs with more. What it works with comes as open descriptors.
+
+mod enter;
+mod layers;
+mod spawn;
+#[cfg(test)]
+mod tests;
+
+pub use layers::{Layer, Layers, UnknownLayer};
+pub use spawn::{JailError, Jailed, Launch, Step, spawn};
