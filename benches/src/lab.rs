@@ -1,23 +1,27 @@
 //! Where experiments are made: what they run, how often, in what order, and how they tell of it.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{fs, io};
+use std::{fs, io, thread};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use integration::artifacts;
 use integration::client::Client;
 use integration::sliver::monotonic_ns;
-use vmm::control::proto::{Notice, Status, read_frame};
+use vmm::control::proto::{Notice, Status};
 use vmm::exit::ExitRecord;
+use vmm::jail::Layers;
+use vmm::launch::{Launch, Launched, launch};
 
 use crate::process::{self, Run, Started};
 use crate::stats::{Quad, Rng};
@@ -170,41 +174,50 @@ impl Lab {
 
     /// Starts a sliver tied to this process, not alone in the world.
     pub(crate) fn start(&self, spec: &Path, surroundings: Surroundings) -> Result<Sliver> {
-        let (tie, theirs) = UnixStream::pair()?;
-        // Inherited under its own number; this program starts nothing else meanwhile.
-        fcntl_setfd(&theirs, FdFlags::empty())?;
-        let slicevmm = artifacts::slicevmm();
-        let mut command = if surroundings.namespaced {
-            let mut command = Command::new("unshare");
-            let mounted = r#"mount -t sysfs sysfs /sys && exec "$@""#;
-            command.args(["--mount", "sh", "-c", mounted, "sh"]);
-            command.arg(slicevmm);
-            command
-        } else {
-            Command::new(slicevmm)
-        };
-        let since = monotonic_ns();
-        command
-            .arg("--spec")
-            .arg(spec)
-            .arg("--run-dir")
-            .arg(self.path("run"))
-            .args(["--tie", &theirs.as_raw_fd().to_string()])
-            .args(["--spawned-at", &since.to_string()])
-            .stdin(Stdio::null());
-        if surroundings.rivals {
-            command
-                .arg("--ledger")
-                .arg(self.memory.path().join("ledger"));
+        if !surroundings.namespaced {
+            return self.launch(spec, surroundings);
         }
-        let start = if surroundings.unheard {
-            process::start_unheard
-        } else {
-            process::start
-        };
+        // What the host counts of a device is shown by the file system of this thread's network.
+        thread::scope(|scope| {
+            let there = scope.spawn(|| {
+                see_own_devices()?;
+                self.launch(spec, surroundings)
+            });
+            there.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn launch(&self, spec: &Path, surroundings: Surroundings) -> Result<Sliver> {
+        let text = fs::read_to_string(spec)?;
+        let (stderr, errors) = io::pipe()?;
+        let (stdout, console) = io::pipe()?;
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let ledger = self.memory.path().join("ledger");
+        let since = monotonic_ns();
+        let monitor = launch(Launch {
+            program: artifacts::slicevmm(),
+            spec: &text,
+            run_dir: &self.path("run"),
+            ledger: surroundings.rivals.then_some(&ledger),
+            core: None,
+            taps: Vec::new(),
+            console: match surroundings.unheard {
+                true => null.as_fd(),
+                false => console.as_fd(),
+            },
+            input: Some(null.as_fd()),
+            errors: errors.as_fd(),
+            tied: true,
+            layers: Layers::all(),
+        })?;
+        let stdout = File::from(OwnedFd::from(stdout));
         Ok(Sliver {
-            started: start(command, since)?,
-            tie,
+            started: process::launched(
+                monitor,
+                (!surroundings.unheard).then_some(stdout),
+                OwnedFd::from(stderr).into(),
+                since,
+            ),
         })
     }
 
@@ -212,6 +225,19 @@ impl Lab {
     pub(crate) fn run_sliver(&self, spec: &Path) -> Result<(Run, ExitRecord)> {
         self.start_sliver(spec)?.finish(0)
     }
+}
+
+/// Has this thread see the devices of its own network namespace in `/sys`.
+#[allow(unsafe_code, reason = "gives this thread a root of its own")]
+fn see_own_devices() -> Result<()> {
+    // SAFETY: file descriptors stay shared, and no code relies on its threads having one root.
+    unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }?;
+    mount_change(
+        c"/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?;
+    mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
+    Ok(())
 }
 
 /// What is around a sliver.
@@ -228,7 +254,6 @@ pub(crate) struct Surroundings {
 /// A running sliver.
 pub(crate) struct Sliver {
     started: Started,
-    tie: UnixStream,
 }
 
 impl Sliver {
@@ -243,15 +268,17 @@ impl Sliver {
     }
 
     /// Ends it by closing the tie.
-    pub(crate) fn stop(self) -> Result<Run> {
-        drop(self.tie);
+    pub(crate) fn stop(mut self) -> Result<Run> {
+        if let Some(monitor) = self.started.monitor() {
+            monitor.cut();
+        }
         self.started.finish()?.expect("slicevmm", 143)
     }
 
     /// Waits for its end.
-    pub(crate) fn finish(self, code: i32) -> Result<(Run, ExitRecord)> {
-        let run = self.started.finish()?.expect("slicevmm", code)?;
-        while let Some(notice) = read_frame(&self.tie)? {
+    pub(crate) fn finish(mut self, code: i32) -> Result<(Run, ExitRecord)> {
+        let run = self.started.wait()?.expect("slicevmm", code)?;
+        while let Some(notice) = self.started.monitor().and_then(Launched::notice) {
             if let Notice::Ended(record) = notice {
                 return Ok((run, *record));
             }

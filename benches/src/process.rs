@@ -4,15 +4,18 @@
 //! Every process of every metric goes through here, so that what the harness adds is the same for
 //! all of them.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::AsFd;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use integration::sliver::monotonic_ns;
+use vmm::launch::Launched;
 
 /// No run of a benchmark takes this long, in nanoseconds; a hang ends the benchmark.
 const PATIENCE_NS: u64 = 120_000_000_000;
@@ -20,10 +23,44 @@ const PATIENCE_NS: u64 = 120_000_000_000;
 /// A started process.
 #[derive(Debug)]
 pub(crate) struct Started {
-    child: Child,
+    process: Process,
     /// `None` if nobody wants to know what it says.
-    stdout: Option<ChildStdout>,
+    stdout: Option<File>,
+    stderr: File,
     since: u64,
+}
+
+/// What was started.
+#[derive(Debug)]
+enum Process {
+    Program(Child),
+    Monitor(Box<Launched>),
+}
+
+impl Process {
+    fn pid(&self) -> u32 {
+        match self {
+            Self::Program(child) => child.id(),
+            Self::Monitor(monitor) => monitor.pid(),
+        }
+    }
+
+    fn as_pid(&self) -> Result<Pid> {
+        Pid::from_raw(self.pid() as i32).context("a process has a number")
+    }
+
+    /// Waits for its end: its exit code, or 128 and the signal, and its processor time.
+    fn reap(&mut self) -> Result<(i32, u64)> {
+        match self {
+            Self::Program(child) => reap(Pid::from_child(child)),
+            Self::Monitor(monitor) => {
+                let ended = monitor.wait()?;
+                let signal = ended.status.signal().map(|signal| 128 + signal);
+                let code = ended.status.code().or(signal).unwrap_or(-1);
+                Ok((code, ended.cpu.as_nanos() as u64))
+            }
+        }
+    }
 }
 
 /// What one run was like.
@@ -63,23 +100,33 @@ impl Run {
 /// just before.
 pub(crate) fn start(mut command: Command, since: u64) -> Result<Started> {
     command.stdout(Stdio::piped());
-    spawn(command, since)
-}
-
-/// The same for one that prints without end, which nobody reads.
-pub(crate) fn start_unheard(mut command: Command, since: u64) -> Result<Started> {
-    command.stdout(Stdio::null());
-    spawn(command, since)
-}
-
-fn spawn(mut command: Command, since: u64) -> Result<Started> {
     command.stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+    let stderr = child.stderr.take().context("standard error is a pipe")?;
     Ok(Started {
-        stdout: child.stdout.take(),
-        child,
+        stdout: child
+            .stdout
+            .take()
+            .map(|stdout| OwnedFd::from(stdout).into()),
+        stderr: OwnedFd::from(stderr).into(),
+        process: Process::Program(child),
         since,
     })
+}
+
+/// What was launched at the moment `since`, with what its guest and its monitor say.
+pub(crate) fn launched(
+    monitor: Launched,
+    stdout: Option<File>,
+    stderr: File,
+    since: u64,
+) -> Started {
+    Started {
+        process: Process::Monitor(Box::new(monitor)),
+        stdout,
+        stderr,
+        since,
+    }
 }
 
 /// Runs `command` to its end.
@@ -90,25 +137,38 @@ pub(crate) fn run(command: Command, since: u64) -> Result<Run> {
 impl Started {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
+    }
+
+    /// What a launched monitor has to say.
+    pub(crate) fn monitor(&mut self) -> Option<&mut Launched> {
+        match &mut self.process {
+            Process::Program(_) => None,
+            Process::Monitor(monitor) => Some(monitor),
+        }
     }
 
     /// Waits until it has written something to standard output, or has closed it.
     pub(crate) fn wait_for_output(&self) -> Result<()> {
         match &self.stdout {
             Some(stdout) => self.ready(stdout.as_fd()),
-            None => bail!("nobody reads what process {} writes", self.child.id()),
+            None => bail!("nobody reads what process {} writes", self.process.pid()),
         }
     }
 
     /// Ends it without warning.
     pub(crate) fn kill(self) -> Result<Run> {
-        kill_process(Pid::from_child(&self.child), Signal::KILL)?;
+        kill_process(self.process.as_pid()?, Signal::KILL)?;
         self.finish()
     }
 
     /// Waits for its end.
     pub(crate) fn finish(mut self) -> Result<Run> {
+        self.wait()
+    }
+
+    /// The same, and what was started can still be asked what it has left to say.
+    pub(crate) fn wait(&mut self) -> Result<Run> {
         let mut stdout = Vec::new();
         let mut first_byte_ns = None;
         let mut chunk = [0; 4096];
@@ -125,15 +185,12 @@ impl Started {
                 Err(error) => return Err(error).context("reading standard output"),
             }
         }
-        let pid = Pid::from_child(&self.child);
-        let ended = pidfd_open(pid, PidfdFlags::empty())?;
+        let ended = pidfd_open(self.process.as_pid()?, PidfdFlags::empty())?;
         self.ready(ended.as_fd())?;
-        let (code, cpu_ns) = reap(pid)?;
+        let (code, cpu_ns) = self.process.reap()?;
         let wall_ns = monotonic_ns() - self.since;
         let mut stderr = String::new();
-        if let Some(mut from) = self.child.stderr.take() {
-            from.read_to_string(&mut stderr)?;
-        }
+        self.stderr.read_to_string(&mut stderr)?;
         Ok(Run {
             since: self.since,
             wall_ns,
@@ -154,8 +211,8 @@ impl Started {
         let mut fds = [PollFd::new(&fd, PollFlags::IN)];
         if poll(&mut fds, Some(&timeout))? == 0 {
             // Killed first, or it would outlive the benchmark.
-            kill_process(Pid::from_child(&self.child), Signal::KILL)?;
-            bail!("process {} hangs", self.child.id());
+            kill_process(self.process.as_pid()?, Signal::KILL)?;
+            bail!("process {} hangs", self.process.pid());
         }
         Ok(())
     }

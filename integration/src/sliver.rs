@@ -3,24 +3,24 @@
 //! The monitor runs tied to the test process, so that a failing test leaves nothing running. Its
 //! console and its own messages go to files in a temporary directory that dies with the sliver.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::io::{self, PipeReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::io::{FdFlags, dup, fcntl_setfd};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vmm::control::proto::{Answer, Notice, Op, State, read_frame};
 use vmm::exit::{ExitKind, ExitRecord};
+use vmm::jail::Layers;
+use vmm::launch::{Launch, Launched, launch};
 
 use crate::artifacts;
 use crate::client::Client;
@@ -32,9 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long what should happen at once may take on a busy machine.
 pub const SOON: Duration = Duration::from_secs(2);
-
-/// Held while a monitor is started.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// A sliver to be.
 #[derive(Debug, Clone)]
@@ -48,7 +45,7 @@ pub struct Sliver {
     errors: Option<Arc<OwnedFd>>,
     input: Option<Arc<OwnedFd>>,
     taps: Vec<(usize, Arc<OwnedFd>)>,
-    starter: Vec<&'static str>,
+    first: Option<fn()>,
     ledger: Option<PathBuf>,
     place: Option<Arc<TempDir>>,
     patience: Duration,
@@ -57,12 +54,12 @@ pub struct Sliver {
 /// A running sliver. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
-    tie: Option<UnixStream>,
+    /// The record of one that could not be launched, otherwise.
+    monitor: Result<Launched, ExitRecord>,
+    _unread: Option<PipeReader>,
     name: String,
     files: String,
     place: Arc<TempDir>,
-    status: Option<ExitStatus>,
     patience: Duration,
 }
 
@@ -87,7 +84,7 @@ impl Sliver {
             errors: None,
             input: None,
             taps: Vec::new(),
-            starter: Vec::new(),
+            first: None,
             ledger: None,
             place: None,
             patience: PATIENCE,
@@ -173,9 +170,9 @@ impl Sliver {
         self
     }
 
-    /// Started by a program that changes what a process inherits and then becomes the monitor.
-    pub fn started_by(mut self, program: &[&'static str]) -> Self {
-        self.starter = program.to_vec();
+    /// Launched by a thread that has done this first.
+    pub fn launched_after(mut self, first: fn()) -> Self {
+        self.first = Some(first);
         self
     }
 
@@ -197,76 +194,63 @@ impl Sliver {
         self
     }
 
-    /// Starts it.
+    /// Starts it. What cannot be launched has ended already.
     ///
     /// # Panics
-    /// If the monitor cannot be started at all.
-    pub fn spawn(self) -> Running {
+    /// If its files cannot be made.
+    pub fn spawn(mut self) -> Running {
+        let Some(first) = self.first.take() else {
+            return self.spawn_here();
+        };
+        let thread = std::thread::spawn(move || {
+            first();
+            self.spawn_here()
+        });
+        thread.join().expect("the thread did not panic")
+    }
+
+    fn spawn_here(self) -> Running {
         let place = self.place.unwrap_or_else(|| Arc::new(new_place()));
         let name = self.spec["name"].as_str().unwrap_or("unnamed").to_owned();
-        let spec = output_path(&place, &self.files, "json");
-        fs::write(&spec, self.spec.to_string()).expect("the spec is written");
         let output = |kind, elsewhere: Option<Arc<OwnedFd>>| match elsewhere {
             Some(file) => file.try_clone().expect("a descriptor is copied"),
             None => File::create(output_path(&place, &self.files, kind))
                 .expect("the output file is made")
                 .into(),
         };
-        let input = self.input.map_or_else(Stdio::null, |file| {
-            Stdio::from(file.try_clone().expect("a descriptor is copied"))
+        let (console, unread) = match self.clogged {
+            true => {
+                let (unread, console) = io::pipe().expect("a pipe is made");
+                (console.into(), Some(unread))
+            }
+            false => (output("console", self.console), None),
+        };
+        let errors = output("errors", self.errors);
+        let taps = self.taps.iter().map(|(card, tap)| (*card, tap.as_fd()));
+        let launched = launch(Launch {
+            program: artifacts::slicevmm(),
+            spec: &self.spec.to_string(),
+            run_dir: &run_dir(&place),
+            ledger: self.ledger.as_deref(),
+            core: None,
+            taps: taps.collect(),
+            console: console.as_fd(),
+            input: self.input.as_ref().map(|input| input.as_fd()),
+            errors: errors.as_fd(),
+            tied: self.tied,
+            layers: Layers::all(),
         });
-        let mut words = self.starter.iter().map(OsStr::new);
-        let monitor = artifacts::slicevmm().as_os_str();
-        let mut command = Command::new(words.next().unwrap_or(monitor));
-        if !self.starter.is_empty() {
-            command.args(words).arg(monitor);
-        }
-        command
-            .arg("--spec")
-            .arg(&spec)
-            .arg("--run-dir")
-            .arg(run_dir(&place))
-            .stdin(input)
-            .stdout(output("console", self.console))
-            .stderr(output("errors", self.errors));
-        if let Some(ledger) = &self.ledger {
-            command.arg("--ledger").arg(ledger);
-        }
-        if self.clogged {
-            command.stdout(Stdio::piped());
-        }
-        // One at a time: while the tie's other end can be inherited, no other monitor is started.
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let tie = self.tied.then(|| {
-            let (ours, theirs) = UnixStream::pair().expect("a socket pair is made");
-            fcntl_setfd(&theirs, FdFlags::empty()).expect("a descriptor has flags");
-            command.arg("--tie").arg(theirs.as_raw_fd().to_string());
-            (ours, theirs)
+        let monitor = launched.map_err(|error| {
+            // As a monitor's own words.
+            let _ = writeln!(File::from(errors), "slicevmm: {error}");
+            ExitRecord::of_error(&name, "", error.to_string())
         });
-        // Inheritable as copies, which go with this call.
-        let copies: Vec<OwnedFd> = self
-            .taps
-            .iter()
-            .map(|(card, tap)| {
-                let copy = dup(tap).expect("a descriptor is copied");
-                command
-                    .arg("--net-fd")
-                    .arg(format!("{card}={}", copy.as_raw_fd()));
-                copy
-            })
-            .collect();
-        command.arg("--spawned-at").arg(monotonic_ns().to_string());
-        let child = command.spawn().expect("slicevmm starts");
-        let tie = tie.map(|(ours, _theirs)| ours);
-        drop(copies);
-        drop(alone);
         Running {
-            child,
-            tie,
+            monitor,
+            _unread: unread,
             name,
             files: self.files,
             place,
-            status: None,
             patience: self.patience,
         }
     }
@@ -289,8 +273,29 @@ impl Sliver {
 
 impl Running {
     /// Process id of the monitor.
+    ///
+    /// # Panics
+    /// If it could not be launched.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.monitor().pid()
+    }
+
+    fn monitor(&self) -> &Launched {
+        match &self.monitor {
+            Ok(monitor) => monitor,
+            Err(record) => panic!("it was not launched: {}", record.exit.detail.message),
+        }
+    }
+
+    /// Its status, if it has ended: as of an error, if it could not even be launched.
+    fn status(&mut self) -> Option<ExitStatus> {
+        match &mut self.monitor {
+            Ok(monitor) => {
+                let ended = monitor.try_wait().expect("the monitor is our child");
+                ended.map(|ended| ended.status)
+            }
+            Err(record) => Some(ExitStatus::from_raw(i32::from(record.exit.status) << 8)),
+        }
     }
 
     /// The sliver's own directory.
@@ -314,10 +319,10 @@ impl Running {
     pub fn control_if_it_runs(&mut self) -> Option<Client> {
         let path = self.dir().join("control.sock");
         until("the control socket answers", || {
-            match (Client::connect(&path), self.child.try_wait()) {
+            match (Client::connect(&path), self.status()) {
                 (Ok(client), _) => Some(Some(client)),
-                (Err(_), Ok(Some(_))) => Some(None),
-                (Err(_), _) => None,
+                (Err(_), Some(_)) => Some(None),
+                (Err(_), None) => None,
             }
         })
     }
@@ -348,13 +353,14 @@ impl Running {
     /// # Panics
     /// If it is no longer there.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.pid() as i32).expect("a process has an id");
-        kill_process(pid, signal).expect("the monitor is there");
+        self.monitor().signal(signal);
     }
 
     /// Closes the tie.
     pub fn cut_tie(&mut self) {
-        self.tie = None;
+        if let Ok(monitor) = &mut self.monitor {
+            monitor.cut();
+        }
     }
 
     /// Asserts that a pause is answered soon.
@@ -394,7 +400,7 @@ impl Running {
     pub fn wait_within(mut self, limit: Duration) -> Ended {
         let deadline = Instant::now() + limit;
         let status = loop {
-            match self.child.try_wait().expect("the monitor is our child") {
+            match self.status() {
                 Some(status) => break status,
                 None if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(1));
@@ -407,7 +413,6 @@ impl Running {
                 ),
             }
         };
-        self.status = Some(status);
         Ended {
             record: self.record(),
             console: self.console(),
@@ -417,7 +422,11 @@ impl Running {
     }
 
     fn record(&self) -> Option<ExitRecord> {
-        if let Some(tie) = &self.tie {
+        let monitor = match &self.monitor {
+            Ok(monitor) => monitor,
+            Err(record) => return Some(record.clone()),
+        };
+        if let Some(tie) = monitor.tie() {
             tie.set_read_timeout(Some(self.patience))
                 .expect("a socket takes a timeout");
             while let Some(notice) = read_frame(tie).expect("the tie carries whole frames") {
@@ -428,16 +437,6 @@ impl Running {
         }
         let text = fs::read(self.dir().join("exit.json")).ok()?;
         Some(serde_json::from_slice(&text).expect("the exit record is one"))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.status.is_none() {
-            // It may have ended in the meantime; either way nothing is left to do.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
     }
 }
 

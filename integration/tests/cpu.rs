@@ -17,6 +17,7 @@ use integration::service::{Kind, Service};
 use integration::sliver::{Running, SOON, Sliver, new_place, until_within};
 use integration::taps;
 use rustix::process::Signal;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vmm::control::proto::{Answer, Op};
@@ -374,9 +375,13 @@ fn an_adaptive_service_without_a_cap_refuses_nothing() {
     );
 }
 
-// Several slivers on one processor: each is started by a program that leaves it no other.
+// Several slivers on one processor: each is launched by a thread that has no other.
 
-const ON_ONE: [&str; 3] = ["taskset", "-c", "0"];
+fn on_one() {
+    let mut first = CpuSet::new();
+    first.set(0);
+    sched_setaffinity(None, &first).expect("the first processor is there");
+}
 
 /// Slivers of one ledger, which lies in memory.
 struct Party {
@@ -393,7 +398,7 @@ fn party(shares: &[u32]) -> Party {
     let sliver = |&share: &u32| {
         Sliver::bare("busy")
             .field("cpu_share", share)
-            .started_by(&ON_ONE)
+            .launched_after(on_one)
             .ledger(&ledger)
             .in_place(&place)
             .spawn_running()

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use vmm::exit::{Exit, ExitKind, ExitRecord};
+use vmm::jail::Layers;
+use vmm::launch::{Launch, LaunchError};
 use vmm::spec::{Protocol, SliverSpec};
 
 use crate::audit::collector::{Collector, Settings as Collected};
@@ -48,7 +50,7 @@ use core_file::CoreFile;
 use flags::Console;
 use keyboard::Keyboard;
 use kind::{Kind, Look};
-use monitor::{ConsoleInput, ConsoleOutput, Launch, Monitor};
+use monitor::{ConsoleInput, ConsoleOutput};
 use plan::{Plan, Surroundings};
 use watch::{Cause, End, Watch};
 use window::Window;
@@ -193,17 +195,29 @@ impl Run {
             Failure::new(MONITOR, vec![Problem::new(what, error.to_string())])
         };
         let mut keyboard = self.take_keyboard()?;
-        let mut monitor = Monitor::start(&Launch {
+        let console = self.console_output().open().map_err(lost)?;
+        let input = self.console_input(keyboard.as_ref()).open().map_err(lost)?;
+        let launched = vmm::launch::launch(Launch {
             program: &self.monitor,
             spec: &self.spec.to_json(),
             run_dir: &self.root,
             ledger: self.ledger.as_deref(),
             core: self.core.as_ref().map(AsFd::as_fd),
             taps: self.network.taps(),
-            console: self.console_output(),
-            input: self.console_input(keyboard.as_ref()),
-        })
-        .map_err(lost)?;
+            console: console.as_fd(),
+            input: Some(input.as_fd()),
+            errors: std::io::stderr().as_fd(),
+            tied: true,
+            layers: Layers::all(),
+        });
+        drop((console, input));
+        let mut monitor = match launched {
+            Ok(monitor) => monitor,
+            Err(error) => {
+                drop(keyboard);
+                return Ok(self.refused(&error));
+            }
+        };
         if let Some(keyboard) = &mut keyboard {
             keyboard.let_go();
         }
@@ -257,6 +271,21 @@ impl Run {
         }
         let overhead = self.tell(&record) + collected.unwrap_or_default();
         Ok(Outcome { record, overhead })
+    }
+
+    /// The outcome of a sliver that could not be launched.
+    fn refused(mut self, error: &LaunchError) -> Outcome {
+        self.network.let_go_of_taps();
+        if let Some(console) = &mut self.console {
+            console.let_go();
+        }
+        let exit = Exit::error(error.to_string());
+        let record = ExitRecord::not_started(self.spec.name(), self.spec.slice(), exit);
+        if let Some(line) = report::ending(&record) {
+            say(line);
+        }
+        let overhead = self.tell(&record);
+        Outcome { record, overhead }
     }
 
     /// Takes the terminal, if the guest gets all of its keys.

@@ -5,6 +5,7 @@ mod connection;
 mod desk;
 pub(crate) mod endings;
 pub mod endpoint;
+pub mod post;
 pub mod proto;
 pub mod server;
 pub mod sessions;

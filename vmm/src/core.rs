@@ -26,8 +26,14 @@ struct Part {
     flags: u32,
 }
 
-/// Writes the core. `registers` are those of each vCPU that ran, the faulted one first.
-pub fn write(machine: &Machine, registers: &[(usize, Registers)], file: &File) -> io::Result<()> {
+/// Writes the core. `registers` are those of each vCPU that ran, the faulted one first; `pagemap`
+/// tells which pages there are.
+pub fn write(
+    machine: &Machine,
+    registers: &[(usize, Registers)],
+    pagemap: &File,
+    file: &File,
+) -> io::Result<()> {
     let parts = parts(machine);
     let notes: Vec<u8> = registers
         .iter()
@@ -58,7 +64,7 @@ pub fn write(machine: &Machine, registers: &[(usize, Registers)], file: &File) -
 
     let mut offset = memory_offset;
     for part in &parts {
-        write_part(machine, part, file, offset)?;
+        write_part(machine, pagemap, part, file, offset)?;
         offset += part.len;
     }
     Ok(())
@@ -97,12 +103,18 @@ fn parts(machine: &Machine) -> Vec<Part> {
     segments.chain(rest).collect()
 }
 
-fn write_part(machine: &Machine, part: &Part, file: &File, offset: u64) -> io::Result<()> {
+fn write_part(
+    machine: &Machine,
+    pagemap: &File,
+    part: &Part,
+    file: &File,
+    offset: u64,
+) -> io::Result<()> {
     const CHUNK: u64 = 1 << 20;
     let ram = machine.vm().ram();
     let mut result = Ok(());
     let mut buffer = Vec::new();
-    ram.for_each_backed(|start, len| {
+    ram.for_each_backed(pagemap, |start, len| {
         let end = (start + len).min(part.start + part.len);
         let mut at = start.max(part.start);
         while at < end && result.is_ok() {

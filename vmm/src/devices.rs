@@ -6,6 +6,7 @@ pub mod bus;
 pub mod guest_io;
 pub mod input;
 pub mod output;
+pub mod outside;
 pub mod ports;
 pub mod rated;
 pub mod uplink;

@@ -89,8 +89,13 @@ pub enum DiskError {
 }
 
 impl Disk {
-    /// Opens, checks and locks the disk of a spec.
+    /// Opens, locks and checks the disk of a spec.
     pub fn open(spec: &DiskSpec) -> Result<Self, DiskError> {
+        Self::new(spec, Self::open_file(spec)?)
+    }
+
+    /// Opens and locks the file of a spec's disk. The lock goes with the open file, whoever has it.
+    pub fn open_file(spec: &DiskSpec) -> Result<File, DiskError> {
         let (name, read_only) = (shown_path(spec.path()), spec.read_only());
         let other = |source: io::Error| DiskError::Other {
             name: name.clone(),
@@ -116,6 +121,18 @@ impl Disk {
                 errno => other(errno.into()),
             })?;
         }
+        Ok(file)
+    }
+
+    /// The disk of a spec in its open file, which is checked.
+    pub fn new(spec: &DiskSpec, file: File) -> Result<Self, DiskError> {
+        let (name, read_only) = (shown_path(spec.path()), spec.read_only());
+        let other = |source: io::Error| DiskError::Other {
+            name: name.clone(),
+            source,
+        };
+        let meta = file.metadata().map_err(other)?;
+        let block_device = meta.file_type().is_block_device();
         let bytes = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|e| other(e.into()))?;
         let direct = match spec.direct() {
             true => Some(pass_cache_by(&file).map_err(|errno| match errno {

@@ -6,9 +6,11 @@
 
 mod enter;
 mod layers;
+mod shown;
 mod spawn;
 #[cfg(test)]
 mod tests;
 
+pub use enter::SHOWN;
 pub use layers::{Layer, Layers, UnknownLayer};
-pub use spawn::{JailError, Jailed, Launch, Step, spawn};
+pub use spawn::{Ended, JailError, Jailed, Launch, Step, spawn};

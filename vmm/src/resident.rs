@@ -4,6 +4,12 @@
     reason = "advises the kernel about this program's own pages"
 )]
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+
+use rustix::fs::{Mode, OFlags, openat};
+
 unsafe extern "C" {
     /// The program's first byte and the first byte after its code, named by the linker.
     static __executable_start: u8;
@@ -39,11 +45,38 @@ pub struct Usage {
     pub own_kib: u64,
 }
 
-/// Reads the use of memory, with guest memory at `guest` in this process (start, length). What the
-/// kernel does not tell counts as nothing.
-pub fn usage(guest: (u64, u64)) -> Usage {
-    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-    tally(&smaps, guest)
+/// What proc(5) tells of this process's memory.
+#[derive(Debug)]
+pub struct MemoryMaps {
+    smaps: File,
+    pagemap: File,
+}
+
+impl MemoryMaps {
+    /// Opens it in this process's own directory of proc(5).
+    pub fn open(process: impl AsFd) -> io::Result<Self> {
+        let open = |name| {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            openat(&process, name, flags, Mode::empty()).map(File::from)
+        };
+        Ok(Self {
+            smaps: open("smaps")?,
+            pagemap: open("pagemap")?,
+        })
+    }
+
+    /// Which pages are backed (proc_pid_pagemap(5)).
+    pub fn pagemap(&self) -> &File {
+        &self.pagemap
+    }
+
+    /// Reads the use of memory, with guest memory at `guest` in this process (start, length). What
+    /// the kernel does not tell counts as nothing.
+    pub fn usage(&self, guest: (u64, u64)) -> Usage {
+        let mut smaps = String::new();
+        let _ = (&self.smaps).read_to_string(&mut smaps);
+        tally(&smaps, guest)
+    }
 }
 
 /// Adds up an `smaps` file (proc_pid_smaps(5)).

@@ -1,20 +1,21 @@
 //! From a spec to a machine whose vCPU 0 is on its way into the guest.
 //!
-//! Everything that can be checked is checked first. Then one thread opens the sliver's directory
-//! while another creates the VM and becomes vCPU 0: each takes its time in the kernel. Until both
-//! are done, whatever can end a sliver can end its start.
+//! Everything that can be checked is checked first. Then a thread creates the VM and becomes vCPU 0.
+//! Until it has, whatever can end a sliver can end its start.
 
 mod legacy;
 mod native;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 
+use kvm_ioctls::Kvm;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::boot::image::{Image, ImageError, ImageKind};
@@ -22,9 +23,9 @@ use crate::boot::slice::layout::TooSmall;
 use crate::boot::slice::load::LoadError;
 use crate::control::bell::Bell;
 use crate::control::endings::{Endings, timespec};
-use crate::control::endpoint::{Endpoint, EndpointError};
-use crate::devices::assemble::{AssembleError, Assembly, Outside, assemble};
-use crate::devices::uplink::membership_of;
+use crate::control::endpoint::EndpointError;
+use crate::devices::assemble::{AssembleError, Assembly, assemble};
+use crate::devices::outside::Outside;
 use crate::exit::Exit;
 use crate::kvm::kick::install_kick_handler;
 use crate::kvm::mapping::MapError;
@@ -32,7 +33,6 @@ use crate::kvm::vcpu::Vcpu;
 use crate::kvm::vm::{self, KvmError};
 use crate::machine::{EndGuard, Machine};
 use crate::say::shown_path;
-use crate::sched::fair::Claim;
 use crate::sched::governor::processors;
 use crate::sched::ledger::{Ledger, LedgerError};
 use crate::sched::seat;
@@ -88,7 +88,6 @@ impl StartError {
 /// A sliver whose vCPU 0 is on its way into the guest.
 pub(crate) struct Started {
     pub(crate) machine: Arc<Machine>,
-    pub(crate) endpoint: Endpoint,
     pub(crate) vcpu0: JoinHandle<Milestones>,
 }
 
@@ -103,78 +102,43 @@ pub(crate) struct Milestones {
 /// Starts a sliver, or says how it ended before it began.
 pub(crate) fn start(
     spec: &SliverSpec,
-    place: &Place<'_>,
+    supplies: Supplies,
     endings: &Endings,
-    outside: Outside,
     watch: Stopwatch,
 ) -> Result<Started, Exit> {
-    let (vcpu0, birth, go) = begin(spec, outside, watch).map_err(failed)?;
-    // Without a place nothing is sent, and the machine, if it is made already, waits no longer.
-    let endpoint = place.open(spec).map(|(endpoint, ledger)| {
-        let _ = go.send(ledger);
-        endpoint
-    });
-    drop(go);
-    if endpoint.is_err() {
-        birth.cancel.store(true, Ordering::Relaxed);
-    }
+    let (vcpu0, birth) = begin(spec, supplies, watch).map_err(failed)?;
     let machine = birth.wait(endings);
     if machine.is_err() {
         birth.cancel.store(true, Ordering::Relaxed);
     }
     drop(birth);
-    let exit = match (machine, endpoint) {
-        (Ok(machine), Ok(endpoint)) => {
-            return Ok(Started {
-                machine,
-                endpoint,
-                vcpu0,
-            });
-        }
-        (Err(exit), Ok(endpoint)) => {
-            endpoint.remove();
-            exit
-        }
-        (_, Err(error)) => failed(error),
-    };
-    let _ = vcpu0.join();
-    Err(exit)
-}
-
-/// Where a sliver belongs on its node.
-#[derive(Debug)]
-pub(crate) struct Place<'a> {
-    /// Directory of all slivers.
-    pub(crate) run_dir: &'a Path,
-    /// Their ledger, if they share one.
-    pub(crate) ledger: Option<&'a Path>,
-}
-
-impl Place<'_> {
-    /// Takes the sliver's place. A reserve that the node cannot honour ends it here; a ledger that
-    /// cannot be had does not.
-    fn open(&self, spec: &SliverSpec) -> Result<(Endpoint, Option<Ledger>), StartError> {
-        let endpoint = Endpoint::open(self.run_dir, spec.name())?;
-        let joined = self.ledger.map(|path| {
-            let claim = Claim::of(spec.cpu(), spec.vcpus(), processors());
-            seat::join(path, spec.name(), claim, membership_of(spec).as_ref())
-        });
-        match joined.transpose() {
-            Ok(ledger) => Ok((endpoint, ledger.flatten())),
-            Err(error) => {
-                endpoint.remove();
-                Err(error.into())
-            }
+    match machine {
+        Ok(machine) => Ok(Started { machine, vcpu0 }),
+        Err(exit) => {
+            let _ = vcpu0.join();
+            Err(exit)
         }
     }
+}
+
+/// Open descriptors of what a machine is made of.
+#[derive(Debug)]
+pub(crate) struct Supplies {
+    /// KVM.
+    pub(crate) kvm: File,
+    /// The image.
+    pub(crate) image: File,
+    /// The initrd, if the spec names one.
+    pub(crate) initrd: Option<File>,
+    /// What the devices are connected to.
+    pub(crate) outside: Outside,
+    /// The sliver's place in its node's ledger.
+    pub(crate) ledger: Option<Ledger>,
 }
 
 fn failed(error: StartError) -> Exit {
     Exit::error(error.to_string())
 }
-
-/// Tells the thread that makes the machine its place.
-type Go = Sender<Option<Ledger>>;
 
 /// This thread's side of a machine that is being made on another.
 struct Birth {
@@ -206,14 +170,21 @@ impl Birth {
     }
 }
 
-/// Checks what can be checked, and sets a thread to making the machine, which begins when it is told
-/// its place.
+/// Checks what can be checked, and sets a thread to making the machine.
 fn begin(
     spec: &SliverSpec,
-    mut outside: Outside,
+    supplies: Supplies,
     watch: Stopwatch,
-) -> Result<(JoinHandle<Milestones>, Birth, Go), StartError> {
-    let guest = Guest::plan(spec, &mut outside)?;
+) -> Result<(JoinHandle<Milestones>, Birth), StartError> {
+    let Supplies {
+        kvm,
+        image,
+        initrd,
+        mut outside,
+        ledger,
+    } = supplies;
+    let guest = Guest::plan(spec, image, initrd, &mut outside)?;
+    let kvm = vm::open(kvm)?;
     check_host_memory(spec)?;
     if let Some(beyond) = spec.cpu().beyond_vcpus(spec.vcpus(), processors()) {
         return Err(StartError::ReserveBeyondVcpus(beyond));
@@ -223,7 +194,6 @@ fn begin(
     let bell = Arc::new(Bell::new().map_err(StartError::system("create an eventfd"))?);
     let cancel = Arc::new(AtomicBool::new(false));
     let (to_main, made) = channel();
-    let (go, wait_for_go) = channel();
     let plan = Plan {
         spec: spec.clone(),
         devices,
@@ -233,10 +203,10 @@ fn begin(
     };
     let vcpu0 = thread::Builder::new()
         .name("vcpu0".to_owned())
-        .spawn(move || run_vcpu0(guest, plan, &to_main, &wait_for_go))
+        .spawn(move || run_vcpu0(&kvm, guest, plan, ledger, &to_main))
         .map_err(StartError::system("start a thread"))?;
     let birth = Birth { made, bell, cancel };
-    Ok((vcpu0, birth, go))
+    Ok((vcpu0, birth))
 }
 
 /// An image and where it goes.
@@ -246,17 +216,22 @@ enum Guest {
 }
 
 impl Guest {
-    /// Opens and checks the image, and that it fits.
-    fn plan(spec: &SliverSpec, outside: &mut Outside) -> Result<Self, StartError> {
+    /// Checks the image, and that it fits.
+    fn plan(
+        spec: &SliverSpec,
+        image: File,
+        initrd: Option<File>,
+        outside: &mut Outside,
+    ) -> Result<Self, StartError> {
         let protocol = spec.kernel().map(KernelSpec::protocol);
-        let (file, kind) = Image::open(spec.image(), protocol)?.into_parts();
+        let (file, kind) = Image::new(spec.image(), image, protocol)?.into_parts();
         match kind {
             ImageKind::Native(_) if spec.kernel().is_some() => {
                 Err(StartError::NotAKernel(spec.image().to_owned()))
             }
             ImageKind::Native(image) => native::plan(spec, file, image).map(Self::Native),
             ImageKind::Kernel(kernel) => {
-                legacy::plan(spec, file, *kernel, outside).map(Self::Legacy)
+                legacy::plan(spec, (file, initrd), *kernel, outside).map(Self::Legacy)
             }
         }
     }
@@ -271,25 +246,23 @@ struct Plan {
     watch: Stopwatch,
 }
 
-/// Makes the machine and, unless the other half of the start failed, runs it.
+/// Makes the machine and runs it.
 fn run_vcpu0(
+    kvm: &Kvm,
     guest: Guest,
     plan: Plan,
+    ledger: Option<Ledger>,
     to_main: &Sender<Result<Arc<Machine>, StartError>>,
-    go: &Receiver<Option<Ledger>>,
 ) -> Milestones {
     let mut milestones = Milestones::default();
     let bell = Arc::clone(&plan.bell);
-    let made = make_machine(guest, plan, &mut milestones);
+    let made = make_machine(kvm, guest, plan, &mut milestones);
     let (told, mine) = match made {
         Ok((machine, vcpu)) => {
             let machine = Arc::new(machine);
             // It is in the ledger before anybody can ask it anything.
-            let joined = go
-                .recv()
-                .map(|ledger| seat::take(machine.governor(), machine.uplink(), ledger));
-            let mine = joined.ok().map(|()| (Arc::clone(&machine), vcpu));
-            (Ok(machine), mine)
+            seat::take(machine.governor(), machine.uplink(), ledger);
+            (Ok(Arc::clone(&machine)), Some((machine, vcpu)))
         }
         Err(error) => (Err(error), None),
     };
@@ -303,18 +276,18 @@ fn run_vcpu0(
 }
 
 fn make_machine(
+    kvm: &Kvm,
     guest: Guest,
     plan: Plan,
     milestones: &mut Milestones,
 ) -> Result<(Machine, Vcpu), StartError> {
-    let kvm = vm::open()?;
     let (asked, allowed) = (plan.spec.vcpus(), kvm.get_max_vcpus());
     if asked > allowed {
         return Err(StartError::TooManyVcpus { asked, allowed });
     }
     match guest {
-        Guest::Native(guest) => native::make(&kvm, guest, plan, milestones),
-        Guest::Legacy(guest) => legacy::make(&kvm, guest, plan, milestones),
+        Guest::Native(guest) => native::make(kvm, guest, plan, milestones),
+        Guest::Legacy(guest) => legacy::make(kvm, guest, plan, milestones),
     }
 }
 

@@ -9,10 +9,11 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
 use vmm::control::proto::{LastTraffic, Notice, Op};
 use vmm::exit::ExitRecord;
+use vmm::launch::Launched;
 
-use super::monitor::Monitor;
 use super::window::Window;
 use crate::client::Client;
 use crate::signals::{EndSignals, signal_name};
@@ -58,7 +59,7 @@ impl Cause {
 /// One run being watched.
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
-    monitor: &'a mut Monitor,
+    monitor: &'a mut Launched,
     signals: &'a EndSignals,
     window: Option<&'a Window>,
     /// When to end it if the monitor does not.
@@ -72,7 +73,7 @@ pub(super) struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// Watches `monitor`, whose console may be shown in a window and whose sliver may run for `limit`.
     pub(super) fn new(
-        monitor: &'a mut Monitor,
+        monitor: &'a mut Launched,
         signals: &'a EndSignals,
         window: Option<&'a Window>,
         limit: Option<Duration>,
@@ -142,7 +143,11 @@ impl<'a> Watch<'a> {
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             fds.len() - 1
         };
-        let tie = tied.then(|| watch(self.monitor.tie()));
+        let tie = self
+            .monitor
+            .tie()
+            .filter(|_| tied)
+            .map(|tie| watch(tie.as_fd()));
         // Until there is somebody to tell of it, what happens to the window can wait.
         let window = self.window.filter(|_| self.control.is_some());
         let window = window.map(|window| watch(window.as_fd()));
@@ -187,13 +192,13 @@ impl<'a> Watch<'a> {
             Client::connect(path).is_ok_and(|mut client| client.send(Op::Stop { reason }).is_ok())
         });
         if !asked {
-            self.monitor.terminate();
+            self.monitor.signal(Signal::TERM);
         }
         self.stopping = Some((cause, Instant::now()));
     }
 
     fn ended(self) -> (End, Vec<LastTraffic>) {
-        let status = self.monitor.wait().ok();
+        let status = self.monitor.wait().ok().map(|ended| ended.status);
         let end = match (self.record, self.stopping) {
             (Some(record), _) => End::Recorded(record),
             (None, Some((Cause::LostTie, _)) | None) => End::Died(status),

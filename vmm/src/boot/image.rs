@@ -169,7 +169,12 @@ impl Image {
     /// Opens an image, tells its kind and checks it. `protocol` is how the spec says to boot it:
     /// anything but [`Protocol::Auto`] makes it a kernel whatever it looks like.
     pub fn open(path: &Path, protocol: Option<Protocol>) -> Result<Self, ImageError> {
-        let (file, found) = look_at(path, protocol)?;
+        Self::new(path, open_file(path)?, protocol)
+    }
+
+    /// The same, of the open file of an image; `path` is only for messages.
+    pub fn new(path: &Path, file: File, protocol: Option<Protocol>) -> Result<Self, ImageError> {
+        let (file, found) = look_at(path, file, protocol)?;
         let path = path.to_owned();
         let kind = match found {
             Found::Native(examination) => match examination.into_image() {
@@ -206,20 +211,28 @@ impl Image {
 
 /// Looks at a file without demanding that it can be run; `protocol` as in [`Image::open`].
 pub fn inspect(path: &Path, protocol: Option<Protocol>) -> Result<Found, ImageError> {
-    look_at(path, protocol).map(|(_, found)| found)
+    look_at(path, open_file(path)?, protocol).map(|(_, found)| found)
 }
 
-fn look_at(path: &Path, protocol: Option<Protocol>) -> Result<(ImageFile, Found), ImageError> {
-    let file = ImageFile::open(path).map_err(|error| match error {
-        OpenError::System(source) => ImageError::Open {
-            path: path.to_owned(),
-            source,
-        },
-        OpenError::NotAFile(what) => ImageError::NotAFile {
-            path: path.to_owned(),
-            what,
-        },
-    })?;
+/// Opens the file of an image, or of anything else that is only to be read and is a plain file.
+pub fn open_file(path: &Path) -> Result<File, ImageError> {
+    ImageFile::open(path).map_err(|error| refused(path, error))
+}
+
+fn refused(path: &Path, error: OpenError) -> ImageError {
+    let path = path.to_owned();
+    match error {
+        OpenError::System(source) => ImageError::Open { path, source },
+        OpenError::NotAFile(what) => ImageError::NotAFile { path, what },
+    }
+}
+
+fn look_at(
+    path: &Path,
+    file: File,
+    protocol: Option<Protocol>,
+) -> Result<(ImageFile, Found), ImageError> {
+    let file = ImageFile::new(file).map_err(|error| refused(path, error))?;
     let found = find_out(&file, protocol).map_err(|source| ImageError::Read {
         path: path.to_owned(),
         source,
@@ -264,7 +277,7 @@ fn find_out_elf<R: ReadAt + ?Sized>(
 
 impl ImageFile {
     /// Opens a regular file.
-    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(path: &Path) -> Result<File, OpenError> {
         // Looked at before it is opened: opening some devices is an act in itself.
         check_is_file(&fs::metadata(path)?)?;
         // Without O_NONBLOCK, opening a FIFO would wait for its writer.
@@ -272,6 +285,12 @@ impl ImageFile {
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(path)?;
+        check_is_file(&file.metadata()?)?;
+        Ok(file)
+    }
+
+    /// An open file, if it is a regular one.
+    pub(crate) fn new(file: File) -> Result<Self, OpenError> {
         let metadata = file.metadata()?;
         check_is_file(&metadata)?;
         Ok(Self {

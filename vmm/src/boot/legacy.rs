@@ -18,6 +18,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
@@ -95,13 +96,30 @@ pub struct Plan {
     initrd: Option<(PathBuf, ImageFile, Range)>,
 }
 
+/// Opens the initrd that a spec names, if it names one.
+pub fn open_initrd(spec: &SliverSpec) -> Result<Option<File>, LoadError> {
+    let path = spec.kernel().and_then(KernelSpec::initrd);
+    let opened = path.map(|path| {
+        ImageFile::open(path).map_err(|source| LoadError::Initrd {
+            path: path.to_owned(),
+            source,
+        })
+    });
+    opened.transpose()
+}
+
 impl Plan {
-    /// Looks at what the spec asks for besides the kernel.
-    pub fn new(kernel: &Kernel, spec: &SliverSpec) -> Result<Self, LoadError> {
+    /// Looks at what the spec asks for besides the kernel. `initrd` is the open file of its initrd.
+    pub fn new(
+        kernel: &Kernel,
+        spec: &SliverSpec,
+        initrd: Option<File>,
+    ) -> Result<Self, LoadError> {
         let path = spec.kernel().and_then(KernelSpec::initrd);
         let initrd = path
-            .map(|path| {
-                let file = ImageFile::open(path).map_err(|source| LoadError::Initrd {
+            .zip(initrd)
+            .map(|(path, file)| {
+                let file = ImageFile::new(file).map_err(|source| LoadError::Initrd {
                     path: path.to_owned(),
                     source,
                 })?;

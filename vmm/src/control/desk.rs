@@ -24,6 +24,7 @@ pub(super) struct Desk {
     machine: Arc<Machine>,
     spec: SliverSpec,
     started: Instant,
+    pid: u32,
 }
 
 impl Steered for Desk {
@@ -132,11 +133,18 @@ impl Steered for Desk {
 }
 
 impl Desk {
-    pub(super) fn new(machine: Arc<Machine>, spec: SliverSpec, started: Instant) -> Self {
+    /// That of a sliver `started` then, whose monitor is process `pid` of the node.
+    pub(super) fn new(
+        machine: Arc<Machine>,
+        spec: SliverSpec,
+        started: Instant,
+        pid: u32,
+    ) -> Self {
         Self {
             machine,
             spec,
             started,
+            pid,
         }
     }
 
@@ -182,7 +190,7 @@ impl Desk {
             contact: self.spec.contact().to_owned(),
             image: self.spec.image().display().to_string(),
             legacy: self.machine.legacy().is_some(),
-            pid: std::process::id(),
+            pid: self.pid,
             state: self.machine.lifecycle.state(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             memory_kib: self.spec.memory_bytes() >> 10,

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, fchmod, flock};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
 
-use crate::exit::ExitRecord;
 use crate::say::shown_path;
 
 /// Name of the control socket in a sliver's directory.
@@ -21,8 +23,8 @@ pub const SOCKET: &str = "control.sock";
 /// Name of the exit record in a sliver's directory.
 pub const EXIT_RECORD: &str = "exit.json";
 
-/// Name under which the exit record is written before it is complete.
-const PARTIAL_RECORD: &str = "exit.json.new";
+/// Connections that wait to be taken in.
+const BACKLOG: i32 = 128;
 
 /// How often, and after how long each time, a locked directory is tried again.
 const LOCK_RETRIES: u32 = 5;
@@ -48,7 +50,7 @@ pub struct Endpoint {
     directory: PathBuf,
     listener: UnixListener,
     /// Holds the lock.
-    _lock: File,
+    lock: File,
 }
 
 impl Endpoint {
@@ -86,7 +88,7 @@ impl Endpoint {
             }
         };
         let socket = directory.join(SOCKET);
-        for leftover in [SOCKET, EXIT_RECORD, PARTIAL_RECORD] {
+        for leftover in [SOCKET, EXIT_RECORD] {
             let leftover = directory.join(leftover);
             match fs::remove_file(&leftover) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -95,14 +97,12 @@ impl Endpoint {
                 _ => {}
             }
         }
-        let listener = UnixListener::bind(&socket).map_err(error("listen on", &socket))?;
-        listener
-            .set_nonblocking(true)
-            .map_err(error("listen on", &socket))?;
+        let listener =
+            listen_on(&socket).map_err(|errno| error("listen on", &socket)(errno.into()))?;
         Ok(Self {
             directory,
             listener,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -116,28 +116,67 @@ impl Endpoint {
         &self.listener
     }
 
-    /// Leaves the exit record for whoever comes to look, and nothing to connect to.
-    pub fn close_with_record(self, record: &ExitRecord) -> Result<(), EndpointError> {
+    /// Where the exit record goes: an empty file, which says as little as none.
+    pub fn make_record(&self) -> Result<File, EndpointError> {
         let path = self.directory.join(EXIT_RECORD);
-        let error = |source| EndpointError::File {
-            what: "write",
-            path: path.clone(),
+        let made = File::options().write(true).create_new(true).open(&path);
+        made.map_err(|source| EndpointError::File {
+            what: "create",
+            path,
             source,
+        })
+    }
+
+    /// Its listening socket and its lock, for the monitor, and the directory to clear away when that
+    /// has ended.
+    pub fn into_parts(self) -> (UnixListener, File, Leftover) {
+        let leftover = Leftover {
+            directory: self.directory,
         };
-        let text = serde_json::to_vec_pretty(record).map_err(|e| error(e.into()))?;
-        // Written aside and renamed: a reader sees a whole record or none.
-        let partial = self.directory.join(PARTIAL_RECORD);
-        fs::write(&partial, text).map_err(error)?;
-        fs::rename(&partial, &path).map_err(error)?;
-        let _ = fs::remove_file(self.socket());
-        Ok(())
+        (self.listener, self.lock, leftover)
     }
 
     /// Removes the directory with everything in it.
     pub fn remove(self) {
-        let _ = fs::remove_file(self.socket());
-        let _ = fs::remove_dir(&self.directory);
+        clear(&self.directory);
     }
+}
+
+/// A directory whose monitor has ended or will have.
+#[derive(Debug)]
+pub struct Leftover {
+    directory: PathBuf,
+}
+
+impl Leftover {
+    /// Removes the directory, but for an exit record; not if it has become another sliver's.
+    pub fn clear(&self) {
+        let Ok(lock) = File::open(&self.directory) else {
+            return;
+        };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && same_file(&lock, &self.directory)
+        {
+            clear(&self.directory);
+        }
+    }
+}
+
+fn clear(directory: &Path) {
+    let _ = fs::remove_file(directory.join(SOCKET));
+    let _ = fs::remove_dir(directory);
+}
+
+/// Listens on a new socket that only this user, and root, may connect to: the monitor, which does not
+/// know users by their numbers here, leaves that to the file.
+fn listen_on(path: &Path) -> rustix::io::Result<UnixListener> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The file is made with the socket's mode (unix(7)): at no moment may others connect.
+    fchmod(&listener, Mode::RUSR | Mode::WUSR)?;
+    bind(&listener, &SocketAddrUnix::new(path)?)?;
+    listen(&listener, BACKLOG)?;
+    Ok(listener.into())
 }
 
 fn same_file(file: &File, path: &Path) -> bool {
@@ -178,10 +217,22 @@ mod tests {
     fn the_exit_record_stays_and_the_socket_goes() {
         let root = tempfile::tempdir().unwrap();
         let endpoint = Endpoint::open(root.path(), "a").unwrap();
-        let record = ExitRecord::of_error("a", "s_x", "it broke");
-        endpoint.close_with_record(&record).unwrap();
-        let text = fs::read(root.path().join("a").join(EXIT_RECORD)).unwrap();
-        assert_eq!(serde_json::from_slice::<ExitRecord>(&text).unwrap(), record);
+        drop(endpoint.make_record().unwrap());
+        let (_, lock, leftover) = endpoint.into_parts();
+        leftover.clear();
+        assert!(root.path().join("a").join(SOCKET).exists(), "it is locked");
+        drop(lock);
+        leftover.clear();
+        assert!(root.path().join("a").join(EXIT_RECORD).exists());
         assert!(!root.path().join("a").join(SOCKET).exists());
+    }
+
+    #[test]
+    fn only_its_owner_may_connect() {
+        let root = tempfile::tempdir().unwrap();
+        let _endpoint = Endpoint::open(root.path(), "a").unwrap();
+        let metadata = fs::metadata(root.path().join("a").join(SOCKET)).unwrap();
+        let mode = std::os::unix::fs::MetadataExt::mode(&metadata);
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
     }
 }

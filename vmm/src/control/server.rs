@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::sockopt::socket_peercred;
 
 use super::desk::Desk;
 use super::endings::{Endings, timespec};
-use super::endpoint::Endpoint;
+use super::post::Post;
 use super::proto::{Notice, State, write_frame};
 use super::sessions::Sessions;
 use crate::exit::Exit;
@@ -32,7 +31,7 @@ const SETTLE_AFTER: Duration = Duration::from_millis(100);
 pub(crate) struct Server {
     machine: Arc<Machine>,
     desk: Desk,
-    endpoint: Endpoint,
+    post: Post,
     endings: Endings,
     sessions: Sessions,
     settled: bool,
@@ -45,14 +44,14 @@ impl Server {
         machine: Arc<Machine>,
         spec: SliverSpec,
         started: Instant,
-        (endpoint, endings): (Endpoint, Endings),
+        (post, endings): (Post, Endings),
         seat: Option<Seat>,
     ) -> Self {
         Self {
             seat,
-            desk: Desk::new(Arc::clone(&machine), spec, started),
+            desk: Desk::new(Arc::clone(&machine), spec, started, post.pid()),
             machine,
-            endpoint,
+            post,
             endings,
             sessions: Sessions::default(),
             settled: false,
@@ -61,9 +60,9 @@ impl Server {
     }
 
     /// Serves until the sliver has ended, then gives back what outlives it.
-    pub(crate) fn serve(mut self) -> (Endpoint, Endings) {
+    pub(crate) fn serve(mut self) -> (Post, Endings) {
         if let Some(tie) = self.endings.tie() {
-            let control = self.endpoint.socket().display().to_string();
+            let control = self.post.control().to_owned();
             // If nobody is there, the next turn finds out.
             let _ = write_frame(tie, &Notice::Started { control });
         }
@@ -74,7 +73,7 @@ impl Server {
             }
         }
         self.sessions.send_answers(&self.desk);
-        (self.endpoint, self.endings)
+        (self.post, self.endings)
     }
 
     /// Waits for something to happen and does what follows.
@@ -119,7 +118,7 @@ impl Server {
         };
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.machine.bell.as_fd(), PollFlags::IN),
-            PollFd::new(self.endpoint.listener(), listen),
+            PollFd::from_borrowed_fd(self.post.listener(), listen),
         ];
         let first_client = fds.len();
         fds.extend(self.sessions.poll_fds());
@@ -140,10 +139,10 @@ impl Server {
         })
     }
 
-    /// Takes in a client, if it is this user or root (SO_PEERCRED, unix(7)).
+    /// Takes in a client. Who may connect, the socket's file says.
     fn accept(&mut self) {
-        let stream = match self.endpoint.listener().accept() {
-            Ok((stream, _)) => stream,
+        let stream = match self.post.accept() {
+            Ok(stream) => stream,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(_) => {
                 // Most likely no descriptors are left. The listener stays ready: look away.
@@ -151,10 +150,7 @@ impl Server {
                 return;
             }
         };
-        let own = rustix::process::geteuid();
-        let allowed =
-            socket_peercred(&stream).is_ok_and(|peer| peer.uid == own || peer.uid.is_root());
-        if !allowed || stream.set_nonblocking(true).is_err() {
+        if stream.set_nonblocking(true).is_err() {
             return;
         }
         self.sessions.add(stream, &mut self.desk);

@@ -6,10 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use rustix::rand::GetRandomFlags;
@@ -17,6 +14,7 @@ use slice_abi::info::NetConfig;
 
 use super::input::Input;
 use super::output::Output;
+use super::outside::Outside;
 use super::uplink::{NoUplink, UplinkSeat};
 use super::virtio::backend::Backend;
 use super::virtio::balloon::Balloon;
@@ -31,18 +29,7 @@ use crate::disk::{Disk, DiskError};
 use crate::net::gate::Gate;
 use crate::net::tap::{Tap, TapError};
 use crate::seed;
-use crate::spec::{DiskLimits, NetSpec, SEED_SERIAL, SliverSpec};
-
-/// What the devices of a sliver are connected to, beside what its spec names.
-#[derive(Debug)]
-pub struct Outside {
-    /// Where the guest's console goes.
-    pub console: File,
-    /// Where its input comes from, if the spec wants any.
-    pub input: Option<File>,
-    /// Taps that were handed in, by the index of their network card in the spec.
-    pub taps: BTreeMap<usize, OwnedFd>,
-}
+use crate::spec::{DiskLimits, SEED_SERIAL, SliverSpec};
 
 /// The devices, in the order of the device table.
 #[derive(Debug)]
@@ -84,11 +71,8 @@ pub enum AssembleError {
 }
 
 /// Makes the devices of a spec.
-pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, AssembleError> {
+pub fn assemble(spec: &SliverSpec, outside: Outside) -> Result<Assembly, AssembleError> {
     let count = spec.nets().len();
-    if let Some(&card) = outside.taps.keys().find(|&&card| card >= count) {
-        return Err(AssembleError::NoSuchCard { card, count });
-    }
     let input = outside.input.filter(|_| spec.console().input());
     let console = Console::new(
         Output::new(outside.console),
@@ -99,10 +83,13 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
     let mut backends: Vec<Box<dyn Backend>> =
         vec![Box::new(console), Box::new(Rng::new()), Box::new(balloon)];
     let gate = (count > 0).then(|| Arc::new(Mutex::new(gate_of(spec))));
-    let uplink = UplinkSeat::new(spec)?.map(Arc::new);
+    let uplink = UplinkSeat::new(spec, outside.uplink).map(Arc::new);
     let mut nets = Vec::with_capacity(count);
+    let mut cards = outside.cards.into_iter();
     for (card, net) in spec.nets().iter().enumerate() {
-        let tap = tap(card, net, outside.taps.remove(&card))?;
+        let (tap, figures) = cards.next().ok_or(AssembleError::NoTap { card })?;
+        let tap = Tap::from_fd(tap).map_err(|problem| AssembleError::Tap { card, problem })?;
+        let tap = tap.with_figures(figures);
         nets.push(net_config(net, backends.len() as u32));
         let device = Net::new(tap, net, format!("net{card}"));
         backends.push(Box::new(match &gate {
@@ -115,8 +102,9 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
         }));
     }
     let disk_budget = SharedBudget::new(spec.disk_limits());
-    for (disk, spec) in spec.disks().iter().enumerate() {
-        let file = Disk::open(spec).map_err(|problem| AssembleError::Disk { disk, problem })?;
+    for ((disk, spec), file) in spec.disks().iter().enumerate().zip(outside.disks) {
+        let file =
+            Disk::new(spec, file).map_err(|problem| AssembleError::Disk { disk, problem })?;
         let tag = format!("disk{disk}");
         let block = Block::new(file, spec.serial(), &tag);
         backends.push(Box::new(block.limited(disk, spec.limits(), &disk_budget)));
@@ -130,8 +118,8 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
         let (number, own) = (spec.disks().len(), DiskLimits::default());
         backends.push(Box::new(block.limited(number, &own, &disk_budget)));
     }
-    if let Some(vsock) = spec.vsock() {
-        backends.push(Box::new(Vsock::new(vsock)?));
+    if let Some((vsock, (listener, dir))) = spec.vsock().zip(outside.vsock) {
+        backends.push(Box::new(Vsock::new(vsock, listener, &dir)?));
     }
     let has_disks = !spec.disks().is_empty() || spec.seed().is_some();
     Ok(Assembly {
@@ -141,20 +129,6 @@ pub fn assemble(spec: &SliverSpec, mut outside: Outside) -> Result<Assembly, Ass
         gate,
         uplink,
     })
-}
-
-/// The tap of network card `card`: handed in, or opened by its name.
-fn tap(card: usize, spec: &NetSpec, given: Option<OwnedFd>) -> Result<Tap, AssembleError> {
-    let tap = match (spec.tap(), given) {
-        (Some(name), None) => Tap::open(name),
-        (None, Some(descriptor)) => Tap::from_fd(descriptor),
-        (None, None) => return Err(AssembleError::NoTap { card }),
-        (Some(name), Some(_)) => {
-            let name = name.to_string();
-            return Err(AssembleError::TwoTaps { card, name });
-        }
-    };
-    tap.map_err(|problem| AssembleError::Tap { card, problem })
 }
 
 /// What the frames of a sliver pass.

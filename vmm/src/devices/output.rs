@@ -22,10 +22,10 @@ pub struct Output {
 }
 
 impl Output {
-    /// Writes to `file`.
+    /// Writes to `file`, best one that [`own_description`] made.
     pub fn new(file: File) -> Self {
         Self {
-            file: own_description(&file).unwrap_or(file),
+            file,
             broken: false,
         }
     }
@@ -66,7 +66,7 @@ impl Output {
 /// has some room has not always enough, what room a pipe had another console of the same guest may
 /// have taken, and whoever shares `file` with us expects its flags to stay as they are. `None` if it
 /// is neither, or cannot be opened.
-fn own_description(file: &File) -> Option<File> {
+pub fn own_description(file: BorrowedFd<'_>) -> Option<File> {
     let stat = fstat(file).ok()?;
     // To open the other end of a pseudo-terminal is to make a new one (pts(4)).
     let is_other_end = stat.st_rdev == makedev(5, 2);
@@ -115,7 +115,7 @@ mod tests {
     fn a_terminal_that_nobody_reads_is_not_waited_for() {
         let (inside, mut outside) = terminal();
         let shared = inside.try_clone().unwrap();
-        let mut output = Output::new(inside);
+        let mut output = Output::new(own_description(inside.as_fd()).unwrap());
         let mut sent = 0;
         // Lines: a terminal makes each longer, so that there is some room but not enough.
         let text = b"line\n".repeat(PIECE / 5);
@@ -135,6 +135,7 @@ mod tests {
     #[test]
     fn the_other_end_of_a_terminal_is_written_to_as_it_is() {
         let (mut inside, outside) = terminal();
+        assert!(own_description(outside.as_fd()).is_none());
         let mut output = Output::new(outside);
         assert_eq!(output.write(b"typed\n"), 6);
         let mut bytes = [0; 6];
@@ -167,7 +168,7 @@ mod tests {
     fn a_pipe_whose_room_somebody_else_took_is_not_waited_for() {
         let (mut reader, writer) = io::pipe().unwrap();
         let shared = File::from(OwnedFd::from(writer));
-        let mut output = Output::new(shared.try_clone().unwrap());
+        let mut output = Output::new(own_description(shared.as_fd()).unwrap());
         while output.write(&[7; PIECE]) > 0 {}
         // As between its look for room and its write.
         let error = (&output.file).write(b"x").unwrap_err();

@@ -54,18 +54,25 @@ pub(crate) fn membership_of(spec: &SliverSpec) -> Option<Membership> {
     Some(Membership::of(uplink, spec.slice(), spec.net_limits()))
 }
 
+/// Opens what the host counts of the uplink that a spec asks for, if it asks for one.
+pub fn open_counter(spec: &SliverSpec) -> Result<Option<File>, NoUplink> {
+    let Some(uplink) = spec.uplink().filter(|_| membership_of(spec).is_some()) else {
+        return Ok(None);
+    };
+    let interface = uplink.interface();
+    let counter = format!("/sys/class/net/{interface}/statistics/tx_bytes");
+    let opened = File::open(counter).map_err(|source| NoUplink {
+        interface: interface.to_owned(),
+        source,
+    });
+    opened.map(Some)
+}
+
 impl UplinkSeat {
-    /// The seat that a spec asks for, in no ledger yet.
-    pub fn new(spec: &SliverSpec) -> Result<Option<Self>, NoUplink> {
-        let (Some(uplink), Some(membership)) = (spec.uplink(), membership_of(spec)) else {
-            return Ok(None);
-        };
-        let interface = uplink.interface();
-        let counter = format!("/sys/class/net/{interface}/statistics/tx_bytes");
-        let carried = File::open(counter).map_err(|source| NoUplink {
-            interface: interface.to_owned(),
-            source,
-        })?;
+    /// The seat that a spec asks for, in no ledger yet. `carried` is what [`open_counter`] opened.
+    pub fn new(spec: &SliverSpec, carried: Option<File>) -> Option<Self> {
+        let (uplink, membership) = (spec.uplink()?, membership_of(spec)?);
+        let carried = carried?;
         let state = State {
             membership,
             ledger: None,
@@ -73,13 +80,13 @@ impl UplinkSeat {
             waits: 0,
             rivals: Vec::new(),
         };
-        Ok(Some(Self {
+        Some(Self {
             spec: uplink.clone(),
             slice: spec.slice().to_owned(),
             carried,
             look_at: AtomicU64::new(0),
             state: Mutex::new(state),
-        }))
+        })
     }
 
     /// Every change leaves the state sound: a panic elsewhere does not spoil it.

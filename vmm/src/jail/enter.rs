@@ -9,11 +9,16 @@
 )]
 
 use std::ffi::{CStr, c_char};
-use std::mem::ManuallyDrop;
+use std::io::IoSliceMut;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::io::{DupFlags, Errno};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 use rustix::{io, mount, process, thread};
@@ -24,6 +29,9 @@ use super::spawn::Step;
 /// Where the empty root is put up before it becomes the root. Every host has it, and nothing in it is
 /// needed any more.
 const STAGE: &CStr = c"/proc";
+
+/// Where a directory of the host is seen, if one is.
+pub const SHOWN: &str = "/shown";
 
 /// The highest capability that any kernel may have.
 const LAST_CAPABILITY: u32 = 63;
@@ -40,6 +48,8 @@ pub(super) struct Plan<'a> {
     pub(super) descriptors: &'a [RawFd],
     /// Where the parent says who to be, and hears of a failure.
     pub(super) parent: BorrowedFd<'a>,
+    /// A directory of the host to be seen in the empty root.
+    pub(super) shown: Option<&'a CStr>,
     /// What may be used of each resource.
     pub(super) limits: &'a [(Resource, u64)],
 }
@@ -65,14 +75,23 @@ fn at(step: Step) -> impl Fn(Errno) -> Failed {
 }
 
 fn go_in(plan: &Plan<'_>) -> Result<std::convert::Infallible, Failed> {
-    let id = hear_who_to_be(plan.parent)?;
-    take_signals_as_they_come();
+    let (id, mapped) = hear_who_to_be(plan.parent)?;
+    hold_signals();
     // Changing the user would take the privileges that the next steps need.
     let bits = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::NO_ROOT;
     thread::set_capabilities_secure_bits(bits).map_err(at(Step::Privileges))?;
     become_user(id).map_err(at(Step::User))?;
     if plan.layers.has(Layer::Mount) {
-        empty_root().map_err(at(Step::Root))?;
+        let shown = match (mapped, plan.shown) {
+            (Some(mapped), _) => Some(mapped),
+            (None, Some(path)) => Some(as_it_is(path).map_err(at(Step::Shown))?),
+            (None, None) => None,
+        };
+        put_up_root().map_err(at(Step::Root))?;
+        if let Some(shown) = shown {
+            show(&shown).map_err(at(Step::Shown))?;
+        }
+        move_into_root().map_err(at(Step::Root))?;
     }
     place_descriptors(plan).map_err(at(Step::Descriptors))?;
     for &(resource, most) in plan.limits {
@@ -86,30 +105,46 @@ fn go_in(plan: &Plan<'_>) -> Result<std::convert::Infallible, Failed> {
     Err((Step::Program, execute(plan)))
 }
 
-/// Waits until the parent has said what its users are called here, and who of them to be.
-fn hear_who_to_be(parent: BorrowedFd<'_>) -> Result<u32, Failed> {
+/// Waits until the parent has said what its users are called here, and who of them to be. With it may
+/// come a directory to be seen.
+fn hear_who_to_be(parent: BorrowedFd<'_>) -> Result<(u32, Option<OwnedFd>), Failed> {
     let mut id = [0; 4];
-    let mut heard = 0;
-    while heard < id.len() {
-        match io::read(parent, &mut id[heard..]) {
-            Ok(0) => return Err((Step::Parent, Errno::PIPE)),
-            Ok(more) => heard += more,
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let heard = loop {
+        let mut bytes = [IoSliceMut::new(&mut id)];
+        match recvmsg(parent, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Ok(heard) => break heard.bytes,
             Err(Errno::INTR) => {}
             Err(errno) => return Err((Step::Parent, errno)),
         }
+    };
+    // So few bytes travel together.
+    if heard != id.len() {
+        return Err((Step::Parent, Errno::PIPE));
     }
-    Ok(u32::from_ne_bytes(id))
+    let mut directory = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(some) = message {
+            directory = some.last();
+        }
+    }
+    Ok((u32::from_ne_bytes(id), directory))
 }
 
-/// Unblocks what the starting thread had blocked, and lets a broken pipe end the program unless it
-/// says otherwise: both are inherited.
-fn take_signals_as_they_come() {
+/// Holds the signals that ask for an end until the program takes them: what the first process of a
+/// namespace neither blocks nor handles never reaches it. Unblocks whatever else the starting thread
+/// had blocked, and lets a broken pipe end the program unless it says otherwise: both are inherited.
+fn hold_signals() {
     // SAFETY: both calls are safe in a process like this one (signal-safety(7)); the set is
     // initialised before it is read.
     unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        let mut held: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut held);
+        for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT] {
+            libc::sigaddset(&mut held, signal);
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, &held, std::ptr::null_mut());
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }
@@ -126,8 +161,14 @@ fn become_user(id: u32) -> Result<(), Errno> {
     thread::set_thread_res_uid(uid, uid, uid)
 }
 
-/// Makes an empty file system the root, and forgets the old one.
-fn empty_root() -> Result<(), Errno> {
+/// A directory of the host, to be put up elsewhere.
+fn as_it_is(path: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    mount::open_tree(CWD, path, flags)
+}
+
+/// Puts up an empty file system.
+fn put_up_root() -> Result<(), Errno> {
     // Nothing of what follows is to be seen outside.
     mount::mount_change(
         c"/",
@@ -139,14 +180,29 @@ fn empty_root() -> Result<(), Errno> {
         STAGE,
         c"tmpfs",
         flags,
-        c"size=4k,nr_inodes=2,mode=555",
+        c"size=4k,nr_inodes=3,mode=555",
     )?;
-    process::chdir(STAGE)?;
+    process::chdir(STAGE)
+}
+
+/// Puts up a directory of the host in it, not to be changed.
+fn show(directory: &OwnedFd) -> Result<(), Errno> {
+    const HERE: &CStr = c"shown";
+    mkdirat(CWD, HERE, Mode::from_raw_mode(0o555))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    mount::move_mount(directory, c"", CWD, HERE, flags)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount::mount_remount(HERE, flags | MountFlags::RDONLY | MountFlags::BIND, c"")
+}
+
+/// Makes that file system the root, and forgets the old one.
+fn move_into_root() -> Result<(), Errno> {
     // The new root on top of the old one at the same place, and then the old one from below
     // (pivot_root(2)).
     process::pivot_root(c".", c".")?;
     mount::unmount(c".", UnmountFlags::DETACH)?;
     process::chdir(c"/")?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount::mount_remount(c"/", flags | MountFlags::RDONLY | MountFlags::BIND, c"")
 }
 

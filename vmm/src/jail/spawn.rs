@@ -3,15 +3,24 @@
 
 use std::ffi::{CString, c_char};
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
 
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{Pid, Resource, WaitOptions, WaitStatus, getegid, geteuid, waitpid};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{Pid, Resource, getegid, geteuid};
 
 use super::enter::{self, Plan, REPORT_BYTES};
 use super::layers::{Layer, Layers};
+use super::shown;
+use crate::say::shown_path;
 
 /// What a jailed process is called in its own user namespace. Not 0: it is nobody's root.
 const INSIDE: u32 = 1;
@@ -34,6 +43,9 @@ pub struct Launch<'a> {
     pub layers: Layers,
     /// What it may use of each resource.
     pub limits: &'a [(Resource, u64)],
+    /// A directory of the host that it sees at [`SHOWN`](super::SHOWN), if it has a root of its own:
+    /// it can connect to the sockets in it that the owner of the directory can, and change nothing.
+    pub shown: Option<&'a Path>,
 }
 
 /// A step on the way into the jail.
@@ -46,6 +58,8 @@ pub enum Step {
     User,
     /// Making an empty root.
     Root,
+    /// Seeing a directory of the host.
+    Shown,
     /// Giving descriptors their numbers.
     Descriptors,
     /// Limiting resources.
@@ -57,10 +71,11 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Parent,
         Self::User,
         Self::Root,
+        Self::Shown,
         Self::Descriptors,
         Self::Limits,
         Self::Privileges,
@@ -72,6 +87,7 @@ impl Step {
             Self::Parent => "hear from its parent",
             Self::User => "become another user",
             Self::Root => "get an empty root",
+            Self::Shown => "see a directory of the host",
             Self::Descriptors => "be given its descriptors",
             Self::Limits => "be limited",
             Self::Privileges => "give up its privileges",
@@ -95,6 +111,8 @@ pub enum JailError {
     Users { source: io::Error },
     #[error("a jailed process could not {}: {source}", step.words())]
     Step { step: Step, source: io::Error },
+    #[error("cannot show {} to a jailed process: {source}", shown_path(path))]
+    Shown { path: PathBuf, source: io::Error },
     #[error("a jailed process ended before it was jailed")]
     Ended,
 }
@@ -111,6 +129,15 @@ pub struct Jailed {
     pub pid: Pid,
     /// The process itself.
     pub pidfd: OwnedFd,
+}
+
+/// How a jailed process has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// The processor time that it has used.
+    pub cpu: Duration,
 }
 
 /// Starts a program in a jail.
@@ -130,8 +157,13 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Jailed, JailError> {
     let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let mut argv: Vec<*const c_char> = launch.arguments.iter().map(|arg| arg.as_ptr()).collect();
     argv.push(std::ptr::null());
+    let shown = launch.shown.filter(|_| launch.layers.has(Layer::Mount));
+    let shown_name = shown.map(|path| CString::new(path.as_os_str().as_bytes()));
+    let shown_name = shown_name.transpose();
+    let shown_name = shown_name.map_err(|error| prepare("name a directory")(error.into()))?;
     let plan = Plan {
         layers: launch.layers,
+        shown: shown_name.as_deref(),
         program: program.as_fd(),
         argv: &argv,
         descriptors: &numbers,
@@ -143,7 +175,7 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Jailed, JailError> {
         source,
     })?;
     drop(theirs);
-    match introduce(&jailed, launch.layers, &mut ours) {
+    match introduce(&jailed, launch.layers, shown, &mut ours) {
         Ok(()) => Ok(jailed),
         Err(error) => {
             // It may still wait for its turn; if it is gone already, there is nobody to kill.
@@ -157,14 +189,27 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Jailed, JailError> {
 
 impl Jailed {
     /// Waits for its end. `None` if somebody else has.
-    pub fn wait(&self) -> Option<WaitStatus> {
+    pub fn wait(&self) -> Option<Ended> {
+        let mut status = 0;
+        // SAFETY: the structure is one of numbers, for which zeros are valid.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
         loop {
-            match waitpid(Some(self.pid), WaitOptions::empty()) {
-                Ok(ended) => return ended.map(|(_, status)| status),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return None,
+            let pid = self.pid.as_raw_nonzero().get();
+            // SAFETY: both pointers are to local variables of the right types.
+            let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+            match waited {
+                -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                -1 => return None,
+                _ => break,
             }
         }
+        let time = |t: libc::timeval| {
+            Duration::from_secs(t.tv_sec as u64) + Duration::from_micros(t.tv_usec as u64)
+        };
+        Some(Ended {
+            status: ExitStatus::from_raw(status),
+            cpu: time(usage.ru_utime) + time(usage.ru_stime),
+        })
     }
 }
 
@@ -192,7 +237,12 @@ fn fork_into(plan: &Plan<'_>) -> io::Result<Jailed> {
 }
 
 /// Says who the process is and has it go in; an error if it does not arrive.
-fn introduce(jailed: &Jailed, layers: Layers, stream: &mut UnixStream) -> Result<(), JailError> {
+fn introduce(
+    jailed: &Jailed,
+    layers: Layers,
+    shown: Option<&Path>,
+    stream: &mut UnixStream,
+) -> Result<(), JailError> {
     let own = match geteuid().is_root() {
         true => {
             let number = FIRST_USER + jailed.pid.as_raw_nonzero().get() as u32;
@@ -207,8 +257,17 @@ fn introduce(jailed: &Jailed, layers: Layers, stream: &mut UnixStream) -> Result
         }
         false => own.0,
     };
+    // Somebody who may not map users shows it as it is, from inside: the users are the same.
+    let mapped = shown.filter(|_| geteuid().is_root()).map(|path| {
+        shown::as_if_owned_by(path, own).map_err(|source| JailError::Shown {
+            path: path.to_owned(),
+            source,
+        })
+    });
+    let mapped = mapped.transpose()?;
+    let mapped: Vec<_> = mapped.iter().map(AsFd::as_fd).collect();
     // An error shows below: the process is gone.
-    let _ = stream.write_all(&inside.to_ne_bytes());
+    let _ = say_who_to_be(stream, inside, &mapped);
     let mut report = Vec::with_capacity(REPORT_BYTES);
     let read = stream.read_to_end(&mut report);
     match (read, report.as_slice()) {
@@ -216,6 +275,22 @@ fn introduce(jailed: &Jailed, layers: Layers, stream: &mut UnixStream) -> Result
         (Ok(_), &[step, ref errno @ ..]) => Err(failure(step, errno)),
         (Err(_), _) => Err(JailError::Ended),
     }
+}
+
+fn say_who_to_be(to: &UnixStream, inside: u32, with: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !with.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(with));
+    }
+    let bytes = inside.to_ne_bytes();
+    sendmsg(
+        to,
+        &[IoSlice::new(&bytes)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
 }
 
 fn failure(step: u8, errno: &[u8]) -> JailError {

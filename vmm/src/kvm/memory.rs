@@ -157,11 +157,15 @@ impl GuestRam {
     }
 
     /// Calls `visit` with the guest address and length of each run of pages that may hold
-    /// something, ascending: those in memory and those swapped out (proc_pid_pagemap(5)).
-    pub fn for_each_backed(&self, mut visit: impl FnMut(u64, u64)) -> io::Result<()> {
-        let pagemap = File::open("/proc/self/pagemap")?;
+    /// something, ascending: those in memory and those swapped out, as `pagemap` of this process
+    /// tells (proc_pid_pagemap(5)).
+    pub fn for_each_backed(
+        &self,
+        pagemap: &File,
+        mut visit: impl FnMut(u64, u64),
+    ) -> io::Result<()> {
         for part in &self.parts {
-            part.for_each_backed(&pagemap, &mut visit)?;
+            part.for_each_backed(pagemap, &mut visit)?;
         }
         Ok(())
     }
@@ -301,7 +305,8 @@ mod tests {
         assert_eq!(ram.discard(range(1 << 32, 4096)).unwrap(), 4096);
         assert!(ram.discard(range((4 << 20) - 4096, 8192)).is_err());
         let mut runs = Vec::new();
-        ram.for_each_backed(|at, len| runs.push((at, len))).unwrap();
+        ram.for_each_backed(&pagemap(), |at, len| runs.push((at, len)))
+            .unwrap();
         assert_eq!(runs, [((4 << 20) - 8192, 8192), ((1 << 32) + 4096, 4096)]);
         assert_eq!(ram.read_obj::<u8>(GuestAddress((4 << 20) - 1)).unwrap(), 7);
     }
@@ -351,12 +356,17 @@ mod tests {
         );
     }
 
+    fn pagemap() -> File {
+        File::open("/proc/self/pagemap").unwrap()
+    }
+
     #[test]
     fn only_backed_pages_are_visited() {
         let ram = ram();
         let runs = || {
             let mut runs = Vec::new();
-            ram.for_each_backed(|at, len| runs.push((at, len))).unwrap();
+            ram.for_each_backed(&pagemap(), |at, len| runs.push((at, len)))
+                .unwrap();
             runs
         };
         assert_eq!(runs(), []);

@@ -3,6 +3,7 @@
 //! What a legacy sliver has instead is in [`interrupts`](super::interrupts).
 #![allow(unsafe_code, reason = "registers memory with KVM")]
 
+use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::IntoRawFd;
@@ -49,9 +50,9 @@ impl KvmError {
     }
 }
 
-/// Opens KVM and checks its version.
-pub fn open() -> Result<Kvm, KvmError> {
-    let file = OpenOptions::new()
+/// Opens KVM's device.
+pub fn open_device() -> Result<File, KvmError> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_CLOEXEC)
@@ -60,9 +61,13 @@ pub fn open() -> Result<Kvm, KvmError> {
             io::ErrorKind::NotFound => KvmError::Missing,
             io::ErrorKind::PermissionDenied => KvmError::Permission,
             _ => KvmError::Open(error),
-        })?;
+        })
+}
+
+/// KVM behind its open device, if its version is the one known here.
+pub fn open(device: File) -> Result<Kvm, KvmError> {
     // SAFETY: the descriptor is open, is /dev/kvm's, and its ownership goes to the new value.
-    let kvm = unsafe { std::os::fd::FromRawFd::from_raw_fd(file.into_raw_fd()) };
+    let kvm = unsafe { std::os::fd::FromRawFd::from_raw_fd(device.into_raw_fd()) };
     let kvm: Kvm = kvm;
     match kvm.get_api_version() {
         version if version == KVM_API_VERSION as i32 => Ok(kvm),

@@ -15,7 +15,6 @@ mod tests;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::net::netdevice::name_to_index;
@@ -73,8 +72,8 @@ pub struct TapOffloads {
 pub struct Tap {
     fd: OwnedFd,
     name: String,
-    /// What the host counts, once somebody has asked; `None` if it does not tell.
-    figures: OnceLock<Option<File>>,
+    /// What the host counts, if it tells.
+    figures: Option<File>,
 }
 
 impl Tap {
@@ -135,7 +134,7 @@ impl Tap {
         Self {
             fd,
             name,
-            figures: OnceLock::new(),
+            figures: None,
         }
     }
 
@@ -176,10 +175,23 @@ impl Tap {
     /// Frames that came for the sliver while the tap was full, since its interface was made; `None`
     /// if the host does not tell.
     pub fn dropped(&self) -> Option<u64> {
-        let figures = self
-            .figures
-            .get_or_init(|| host::figures(self.as_fd()).ok());
-        host::dropped(figures.as_ref()?, &self.name)
+        host::dropped(self.figures.as_ref()?, &self.name)
+    }
+
+    /// The tap itself, for another process that [takes it over](Self::from_fd).
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// Opens what the host counts of it. Takes privileges if the tap is another user's.
+    pub fn open_figures(&self) -> io::Result<File> {
+        host::figures(self.as_fd())
+    }
+
+    /// With these figures, from [`Self::open_figures`].
+    #[must_use]
+    pub fn with_figures(self, figures: Option<File>) -> Self {
+        Self { figures, ..self }
     }
 
     fn raw(&self) -> i32 {

@@ -13,9 +13,10 @@ mod tests;
 use crate::nanos::Nanos;
 use crate::sched::fair::{Claim, rates_of};
 use crate::spec::{MilliCpu, NetLimits, UplinkSpec};
+use serde::{Deserialize, Serialize};
 
 /// A rate in kbit/s.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Kbit(pub u32);
 
 impl Kbit {
@@ -47,7 +48,7 @@ const SMOOTHED_OVER: f64 = 0.2;
 const OWN_GROWTH: f64 = 1.25;
 
 /// What a sliver may ask of the uplink.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetClaim {
     /// Weight in what nobody has reserved.
     pub share: u32,
@@ -58,7 +59,7 @@ pub struct NetClaim {
 }
 
 /// An uplink, and a sliver's place on it, to be told in the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     /// Stands for the name of the interface.
     pub uplink: NameHash,
@@ -91,7 +92,7 @@ impl Membership {
 }
 
 /// A name, to be compared with others'; never 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameHash(pub(crate) u64);
 
 impl NameHash {

@@ -18,7 +18,8 @@ mod tests;
 mod view;
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,12 +32,14 @@ pub use layout::{Flaw, SLOTS};
 pub use net::NetStatement;
 pub use view::{LedgerView, State, Statement, ViewError, ViewedEntry};
 
-use self::file::{Identity, LedgerFile, Unlock};
+use self::file::{LedgerFile, Unlock};
 use self::layout::{FILE_BYTES, Header, PAGE, Record};
 use self::mapping::{OwnPage, Pages};
+use self::net::NetRecord;
 use super::fair::{Claim, Rival};
 use super::place::Place;
 use crate::nanos::Nanos;
+use crate::net::uplink::Membership;
 use crate::spec::MilliCpu;
 
 /// How much of the node can be reserved, in thousandths.
@@ -61,17 +64,56 @@ pub struct Published {
     pub service: Nanos,
 }
 
+/// A slot that has been taken for a sliver, on the way to its monitor. Closing the files gives it up.
+#[derive(Debug)]
+pub struct TakenSlot {
+    /// The ledger, only to be read.
+    pub reader: File,
+    /// The ledger, to be written: its description holds the lock of the slot. Whoever has it can
+    /// write what others say, so it is for [`Ledger::adopt`] and nobody else.
+    pub writer: File,
+    /// The slot.
+    pub slot: usize,
+}
+
 /// A sliver's place in a ledger. Leaving is dropping it.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
-    identity: Identity,
     processors: u32,
     reader: File,
     pages: Pages,
     own: OwnPage,
     said: Mutex<Said>,
     net: net::NetSaid,
+}
+
+/// Whom a slot is for, and what it claims.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// Its process, by its number on the node.
+    pub pid: u32,
+    /// Its name.
+    pub name: &'a str,
+    /// What it claims of the processors.
+    pub claim: Claim,
+    /// What it claims of an uplink.
+    pub uplink: Option<&'a Membership>,
+}
+
+impl Member<'_> {
+    fn record(&self) -> Record {
+        Record {
+            pid: self.pid,
+            claim: self.claim,
+            demand: 0,
+            waiting: false,
+            place: Place::default(),
+            vtime: 0,
+            service: Nanos::ZERO,
+            updated: Nanos::ZERO,
+        }
+    }
 }
 
 /// What the own page says, for those who write it: what is there may have been changed by others.
@@ -82,58 +124,98 @@ struct Said {
 }
 
 impl Ledger {
-    /// Takes a slot of the ledger at `path`, which is made if it is missing and replaced if it is
-    /// corrupt. A reserve that does not fit is refused.
+    /// Takes a slot of the ledger at `path` for this process. The ledger is made if it is missing
+    /// and replaced if it is corrupt. A reserve that does not fit is refused.
     pub fn join(
         path: &Path,
         name: &str,
         processors: u32,
         claim: Claim,
     ) -> Result<(Self, Option<LedgerEvent>), LedgerError> {
+        let member = Member {
+            pid: std::process::id(),
+            name,
+            claim,
+            uplink: None,
+        };
+        let (taken, event) = Self::take(path, &member, processors)?;
+        Ok((Self::adopt(taken, path, &member, processors)?, event))
+    }
+
+    /// Takes a slot for another process, which is to [`adopt`](Self::adopt) it. A reserve or a
+    /// guarantee on the uplink that does not fit is refused.
+    pub fn take(
+        path: &Path,
+        member: &Member<'_>,
+        processors: u32,
+    ) -> Result<(TakenSlot, Option<LedgerEvent>), LedgerError> {
         let path = std::path::absolute(path).map_err(|source| LedgerError::use_of(path, source))?;
         let (file, event) = file::open_locked(&path)?;
         let unlock = Unlock(&file.reader);
         let failed = |source| LedgerError::use_of(&path, source);
         let pages = Pages::map(&file.reader).map_err(failed)?;
-        admit(&pages, &file.reader, None, claim.reserve, processors)?;
+        admit(&pages, &file.reader, None, member.claim.reserve, processors)?;
         let slot = take_slot(&file, &pages, &path)?;
+        if let Some(uplink) = member.uplink {
+            net::admit(&pages, &file.reader, slot, uplink)?;
+        }
         // Room in the file system is taken here, where a lack of it is an error.
         let blank = [0; PAGE];
         let at = layout::page_offset(slot) as u64;
         file.writer.write_all_at(&blank, at).map_err(failed)?;
         let own = OwnPage::map(&file.writer, slot).map_err(failed)?;
-        let mut said = Said {
-            sequence: 0,
-            record: Record {
-                pid: std::process::id(),
-                claim,
-                demand: 0,
-                waiting: false,
-                place: Place::default(),
-                vtime: 0,
-                service: Nanos::ZERO,
-                updated: Nanos::ZERO,
-            },
-        };
-        own.entry().write_name(name);
-        own.entry().write(&mut said.sequence, &said.record);
+        own.entry().write_name(member.name);
+        own.entry().write(&mut 0, &member.record());
+        own.entry()
+            .net()
+            .write(&mut 0, member.uplink.map(NetRecord::new).as_ref());
         let used = (slot + 1).max(last_taken(&pages)) as u32;
         file.writer
             .write_all_at(&used.to_ne_bytes(), Header::USED_OFFSET)
             .map_err(failed)?;
         drop(unlock);
-        let ledger = Self {
-            identity: file.identity,
+        let LedgerFile { reader, writer, .. } = file;
+        let taken = TakenSlot {
+            reader,
+            writer,
+            slot,
+        };
+        Ok((taken, event))
+    }
+
+    /// Moves into a slot that was taken for this sliver, as what it was taken for. `path` is only for
+    /// messages.
+    pub fn adopt(
+        taken: TakenSlot,
+        path: &Path,
+        member: &Member<'_>,
+        processors: u32,
+    ) -> Result<Self, LedgerError> {
+        let TakenSlot {
+            reader,
+            writer,
+            slot,
+        } = taken;
+        let failed = |source| LedgerError::use_of(path, source);
+        if slot >= SLOTS {
+            return Err(failed(io::ErrorKind::InvalidInput.into()));
+        }
+        let pages = Pages::map(&reader).map_err(failed)?;
+        // The mapping keeps this description open, and with it the slot's lock.
+        let own = OwnPage::map(&writer, slot).map_err(failed)?;
+        let said = Said {
+            sequence: own.entry().sequence(),
+            record: member.record(),
+        };
+        Ok(Self {
+            net: net::NetSaid::new(own.entry().net().sequence(), member.uplink),
             processors,
-            // The mapping keeps the other description open, and with it the slot's lock.
-            reader: file.reader,
+            reader,
             pages,
             own,
             said: Mutex::new(said),
-            net: net::NetSaid::default(),
-            path,
-        };
-        Ok((ledger, event))
+            path: path.to_owned(),
+        })
     }
 
     /// Its slot.
@@ -209,16 +291,18 @@ impl Ledger {
         }
     }
 
-    /// Whether this is still the ledger that its path leads to, and sound. Who finds that it is not
-    /// drops it and joins anew.
+    /// Whether this is still a ledger that has a name, and sound. Who finds that it is not drops it
+    /// and asks for a slot in another. Where its name leads is not looked at: who keeps to its
+    /// descriptors sees no names.
     pub fn is_current(&self) -> bool {
-        let at_path = std::fs::symlink_metadata(&self.path).is_ok_and(|metadata| {
-            Identity::of(&metadata) == self.identity && metadata.len() == FILE_BYTES as u64
-        });
-        at_path
+        let has_name = self
+            .reader
+            .metadata()
+            .is_ok_and(|metadata| metadata.nlink() > 0 && metadata.len() == FILE_BYTES as u64);
+        has_name
             && self.pages.header().check().is_ok()
             && self.pages.header().used() > self.slot()
-            && self.own.entry().is_of(std::process::id())
+            && self.own.entry().is_of(self.said().record.pid)
             && !self.pages.is_damaged()
             && !self.own.is_damaged()
     }

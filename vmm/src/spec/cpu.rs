@@ -18,7 +18,7 @@ use crate::sched::budget::Bandwidth;
 pub use change::{Cap, CpuChange, Percent};
 
 /// Processor time in thousandths of one processor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MilliCpu(pub u32);
 
 /// The period of a sliver's budget if its spec names none, in milliseconds.

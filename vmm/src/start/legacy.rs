@@ -1,5 +1,6 @@
 //! Makes the machine of a legacy sliver.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,10 +10,10 @@ use super::{Milestones, Plan, StartError};
 use crate::boot::image::ImageFile;
 use crate::boot::legacy::map::{self, interrupt};
 use crate::boot::legacy::{Kernel, Legacy as Loader, LoadError, Plan as Placed};
-use crate::devices::assemble::Outside;
 use crate::devices::bus::{Bus, Line, Wiring};
 use crate::devices::input::Input;
 use crate::devices::output::Output;
+use crate::devices::outside::Outside;
 use crate::devices::ports::Ports;
 use crate::devices::ports::serial::SerialPort;
 use crate::devices::virtio::mmio::register;
@@ -36,11 +37,11 @@ pub(super) struct Guest {
 /// Checks that the kernel and its initrd fit, and takes what its serial port needs.
 pub(super) fn plan(
     spec: &SliverSpec,
-    file: ImageFile,
+    (file, initrd): (ImageFile, Option<File>),
     kernel: Kernel,
     outside: &mut Outside,
 ) -> Result<Guest, StartError> {
-    let placed = Placed::new(&kernel, spec).map_err(cannot_load(spec))?;
+    let placed = Placed::new(&kernel, spec, initrd).map_err(cannot_load(spec))?;
     let output = outside
         .console
         .try_clone()

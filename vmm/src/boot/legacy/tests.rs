@@ -48,7 +48,7 @@ fn start(image: &[u8], initrd: &[u8], mut kernel: Value) -> Start {
 
 impl Start {
     fn load_while(&self, go_on: &dyn Fn() -> bool) -> Result<Loaded, LoadError> {
-        let plan = Plan::new(&self.kernel, &self.spec)?;
+        let plan = Plan::new(&self.kernel, &self.spec, open_initrd(&self.spec)?)?;
         let devices = [DeviceWindow {
             id: 2,
             base: map::DEVICES,
@@ -321,7 +321,7 @@ proptest! {
         // What the kernel is told was not overwritten by it, nor its initrd.
         prop_assert!(start.text(COMMAND_LINE).starts_with("console=ttyS0"));
         prop_assert_eq!(start.bytes(place::ACPI, 8), b"RSD PTR ");
-        if let Some(range) = Plan::new(&start.kernel, &start.spec).unwrap().range() {
+        if let Some(range) = Plan::new(&start.kernel, &start.spec, open_initrd(&start.spec).unwrap()).unwrap().range() {
             prop_assert_eq!(start.bytes(range.start, range.len as usize), initrd);
         }
     }

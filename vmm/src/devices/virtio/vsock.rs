@@ -18,8 +18,10 @@ mod tests;
 
 use rustix::process::{Resource, getrlimit};
 use slice_abi::device::device_id;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
-pub use host::{GUEST_SOCKET, VsockError};
+pub use host::{GUEST_SOCKET, GuestSocket, VsockError};
 
 use super::backend::{
     BATCH, Backend, Counter, Fault, Identity, Interest, Port, Progress, Queues, Source,
@@ -87,15 +89,16 @@ enum Taken {
 }
 
 impl Vsock {
-    /// The vsock of a spec, listening in its directory.
-    pub fn new(spec: &VsockSpec) -> Result<Self, VsockError> {
+    /// The vsock of a spec, with the socket for those who want a port of the guest and the directory
+    /// of the host's ports.
+    pub fn new(spec: &VsockSpec, listener: OwnedFd, dir: &Path) -> Result<Self, VsockError> {
         let guest_cid = u64::from(spec.cid());
         let descriptors = getrlimit(Resource::Nofile).current;
         let half = descriptors.map_or(MAX_CONNECTIONS, |limit| limit / 2);
         Ok(Self {
             guest_cid,
             config: guest_cid.to_le_bytes(),
-            host: Host::open(spec.dir())?,
+            host: Host::new(dir, listener)?,
             streams: Streams::new(guest_cid),
             max_connections: half.min(MAX_CONNECTIONS) as usize,
             next_host_port: FIRST_HOST_PORT,

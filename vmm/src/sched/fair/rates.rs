@@ -5,9 +5,10 @@
 //! (surplus fair scheduling, Chandra 2000): what it cannot use goes to the others by their shares.
 
 use crate::spec::MilliCpu;
+use serde::{Deserialize, Serialize};
 
 /// What a sliver may ask of its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Weight in what nobody has reserved.
     pub share: u32,

@@ -175,6 +175,11 @@ pub(super) struct Entry {
 const _: () = assert!(NAME_BYTES == 64 && size_of::<Entry>() == 192);
 
 impl Entry {
+    /// How often it was written, as its writer counts.
+    pub(super) fn sequence(&self) -> u32 {
+        self.sequence.load(Relaxed)
+    }
+
     /// Writes it. `sequence` is the writer's own count, which nobody else can change.
     pub(super) fn write(&self, sequence: &mut u32, record: &Record) {
         let before = *sequence & !1;

@@ -31,6 +31,20 @@ pub(super) struct NetRecord {
     updated: Nanos,
 }
 
+impl NetRecord {
+    /// That of a sliver that has sent nothing yet.
+    pub(super) fn new(membership: &Membership) -> Self {
+        Self {
+            uplink: membership.uplink,
+            slice: membership.slice,
+            claim: membership.claim,
+            demand: Kbit(0),
+            tx_bytes: 0,
+            updated: Nanos::ZERO,
+        }
+    }
+}
+
 /// What an entry says of its sliver's traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetStatement {
@@ -67,7 +81,13 @@ pub(super) struct NetEntry {
 const _: () = assert!(size_of::<NetEntry>() == 64);
 
 impl NetEntry {
-    fn write(&self, sequence: &mut u32, record: Option<&NetRecord>) {
+    /// How often it was written, as its writer counts.
+    pub(super) fn sequence(&self) -> u32 {
+        self.sequence.load(Relaxed)
+    }
+
+    /// Writes it. `sequence` is the writer's own count.
+    pub(super) fn write(&self, sequence: &mut u32, record: Option<&NetRecord>) {
         let before = *sequence & !1;
         self.sequence.store(before | 1, Relaxed);
         fence(Release);
@@ -138,10 +158,10 @@ impl NetEntry {
 }
 
 /// What the own entry says of traffic, for those who write it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NetSaid(Mutex<Said>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Said {
     sequence: u32,
     rate: Kbit,
@@ -149,6 +169,15 @@ struct Said {
 }
 
 impl NetSaid {
+    /// For a page that says `uplink` in its write number `sequence`.
+    pub(super) fn new(sequence: u32, uplink: Option<&Membership>) -> Self {
+        Self(Mutex::new(Said {
+            sequence,
+            rate: uplink.map_or(Kbit(0), |uplink| uplink.rate),
+            record: uplink.map(NetRecord::new),
+        }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Said> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,14 +192,12 @@ impl Ledger {
         let mut said = self.net.lock();
         let before = said.record.filter(|before| before.uplink == wanted.uplink);
         said.rate = wanted.rate;
-        said.record = Some(NetRecord {
-            uplink: wanted.uplink,
+        let anew = NetRecord::new(wanted);
+        said.record = Some(before.map_or(anew, |before| NetRecord {
             slice: wanted.slice,
             claim: wanted.claim,
-            demand: before.map_or(Kbit(0), |before| before.demand),
-            tx_bytes: before.map_or(0, |before| before.tx_bytes),
-            updated: before.map_or(Nanos::ZERO, |before| before.updated),
-        });
+            ..before
+        }));
         self.write_net(&mut said);
         Ok(())
     }
@@ -231,7 +258,12 @@ impl Ledger {
 
 /// Checks that a guarantee fits on the uplink beside those of all others that live, and beside
 /// those of its slice.
-fn admit(pages: &Pages, reader: &File, own: usize, wanted: &Membership) -> Result<(), LedgerError> {
+pub(super) fn admit(
+    pages: &Pages,
+    reader: &File,
+    own: usize,
+    wanted: &Membership,
+) -> Result<(), LedgerError> {
     if wanted.claim.min == Kbit(0) {
         return Ok(());
     }

@@ -35,7 +35,8 @@ fn backed(driver: &Driver, range: Range) -> u64 {
         let (from, to) = (at.max(range.start), (at + len).min(range.end()));
         bytes += to.saturating_sub(from);
     };
-    driver.ram.for_each_backed(visit).unwrap();
+    let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
+    driver.ram.for_each_backed(&pagemap, visit).unwrap();
     bytes
 }
 

@@ -69,22 +69,28 @@ pub(super) struct Host {
     dir: PathBuf,
     epoll: OwnedFd,
     listener: OwnedFd,
-    /// Device and inode of the listener's file.
-    file: (u64, u64),
     /// Somebody may wait to be taken in.
     pub(super) accepting: bool,
     callers: VecDeque<(Id, OwnedFd)>,
     last_id: Id,
 }
 
-impl Host {
+/// The socket by which programs on the host reach the guest. Dropped, its file is removed.
+#[derive(Debug)]
+pub struct GuestSocket {
+    path: PathBuf,
+    listener: OwnedFd,
+    /// Device and inode of its file.
+    file: (u64, u64),
+}
+
+impl GuestSocket {
     /// Listens in `dir`.
-    pub(super) fn open(dir: &Path) -> Result<Self, VsockError> {
+    pub fn open(dir: &Path) -> Result<Self, VsockError> {
         let longest = port_path(dir, u32::MAX);
         if SocketAddrUnix::new(&longest).is_err() {
             return Err(VsockError::TooLong(longest));
         }
-        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|e| VsockError::Epoll(e.into()))?;
         let path = dir.join(GUEST_SOCKET);
         remove_stale(&path)?;
         let error = |source: io::Error| VsockError::File {
@@ -94,11 +100,37 @@ impl Host {
         };
         let listener = listen_on(&path).map_err(|e| error(e.into()))?;
         let file = file_of(&path).map_err(error)?;
+        Ok(Self {
+            path,
+            listener,
+            file,
+        })
+    }
+}
+
+impl AsFd for GuestSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl Drop for GuestSocket {
+    fn drop(&mut self) {
+        if file_of(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Host {
+    /// The host's side with this [listening socket](GuestSocket), and those of the host's ports in
+    /// `dir`.
+    pub(super) fn new(dir: &Path, listener: OwnedFd) -> Result<Self, VsockError> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|e| VsockError::Epoll(e.into()))?;
         let host = Self {
             dir: dir.to_owned(),
             epoll,
             listener,
-            file,
             accepting: true,
             callers: VecDeque::new(),
             last_id: LISTENER,
@@ -215,15 +247,6 @@ impl Host {
     }
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        let path = self.dir.join(GUEST_SOCKET);
-        if file_of(&path).is_ok_and(|file| file == self.file) {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
 fn port_path(dir: &Path, port: u32) -> PathBuf {
     dir.join(format!("{port}.sock"))
 }
@@ -279,7 +302,7 @@ mod tests {
     #[test]
     fn only_its_owner_may_connect() {
         let dir = tempfile::tempdir().unwrap();
-        let _host = Host::open(dir.path()).unwrap();
+        let _host = GuestSocket::open(dir.path()).unwrap();
         let mode = fs::metadata(dir.path().join(GUEST_SOCKET)).unwrap().mode();
         assert_eq!(mode & 0o077, 0, "{mode:o}");
     }
@@ -290,7 +313,7 @@ mod tests {
         let path = dir.path().join(GUEST_SOCKET);
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let host = Host::open(dir.path()).unwrap();
+        let host = GuestSocket::open(dir.path()).unwrap();
         UnixStream::connect(&path).unwrap();
         drop(host);
         assert!(!path.exists());
@@ -299,8 +322,8 @@ mod tests {
     #[test]
     fn a_socket_in_use_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let host = Host::open(dir.path()).unwrap();
-        let error = Host::open(dir.path()).unwrap_err();
+        let host = GuestSocket::open(dir.path()).unwrap();
+        let error = GuestSocket::open(dir.path()).unwrap_err();
         assert!(matches!(error, VsockError::InUse(_)), "{error}");
         UnixStream::connect(dir.path().join(GUEST_SOCKET)).unwrap();
         drop(host);
@@ -310,9 +333,9 @@ mod tests {
     fn a_successor_s_socket_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(GUEST_SOCKET);
-        let host = Host::open(dir.path()).unwrap();
+        let host = GuestSocket::open(dir.path()).unwrap();
         fs::remove_file(&path).unwrap();
-        let successor = Host::open(dir.path()).unwrap();
+        let successor = GuestSocket::open(dir.path()).unwrap();
         drop(host);
         assert!(path.exists());
         drop(successor);
@@ -323,7 +346,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(GUEST_SOCKET);
         fs::write(&path, "precious").unwrap();
-        let error = Host::open(dir.path()).unwrap_err();
+        let error = GuestSocket::open(dir.path()).unwrap_err();
         assert!(error.to_string().contains(GUEST_SOCKET), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"precious");
     }
@@ -332,7 +355,7 @@ mod tests {
     fn a_directory_that_is_missing_or_too_long_is_told() {
         let dir = tempfile::tempdir().unwrap();
         for (missing, what) in [("no", "guest.sock"), (&*"x".repeat(100), "too long")] {
-            let error = Host::open(&dir.path().join(missing)).unwrap_err();
+            let error = GuestSocket::open(&dir.path().join(missing)).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
         }
     }

@@ -2,6 +2,7 @@ mod hostile;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
@@ -28,7 +29,12 @@ fn vsock(dir: &tempfile::TempDir) -> Box<dyn Backend> {
             "image": "/i", "vsock": {{"dir": "{dir}", "cid": {CID}}}}}"#
     );
     let spec = SliverSpec::parse(text.as_bytes()).unwrap();
-    Box::new(Vsock::new(spec.vsock().unwrap()).unwrap())
+    let spec = spec.vsock().unwrap();
+    let socket = GuestSocket::open(spec.dir()).unwrap();
+    let listener = socket.as_fd().try_clone_to_owned().unwrap();
+    // Its file goes with the directory.
+    std::mem::forget(socket);
+    Box::new(Vsock::new(spec, listener, spec.dir()).unwrap())
 }
 
 /// A guest with a vsock.
