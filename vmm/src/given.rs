@@ -79,6 +79,8 @@ pub struct Hello {
     pub ledger: PathBuf,
     /// Its slot there.
     pub slot: usize,
+    /// Whether it is to restrict itself by Landlock.
+    pub landlock: bool,
     /// Where the monitor finds the sockets of the host's vsock ports.
     pub vsock: PathBuf,
 }
@@ -210,6 +212,7 @@ mod tests {
             control: "/run/a/control.sock".to_owned(),
             ledger: PathBuf::from("/run/.ledger"),
             slot: 3,
+            landlock: true,
             vsock: PathBuf::new(),
         }
     }

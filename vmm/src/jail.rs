@@ -5,6 +5,7 @@
 //! no line of it ever runs with more. What it works with comes as open descriptors.
 
 mod enter;
+mod landlock;
 mod layers;
 mod shown;
 mod spawn;
@@ -12,5 +13,6 @@ mod spawn;
 mod tests;
 
 pub use enter::SHOWN;
+pub use landlock::{LandlockError, forbid_everything};
 pub use layers::{Layer, Layers, UnknownLayer};
 pub use spawn::{Ended, JailError, Jailed, Launch, Step, spawn};

@@ -169,6 +169,7 @@ fn launch_as(launch: Launch<'_>, spec: &SliverSpec) -> Result<Launched, LaunchEr
         control,
         ledger: launch.ledger.map(Path::to_owned).unwrap_or_default(),
         slot: 0,
+        landlock: launch.layers.has(Layer::Landlock),
         vsock: match (spec.vsock(), launch.layers.has(Layer::Mount)) {
             (Some(_), true) => PathBuf::from(jail::SHOWN),
             (Some(vsock), false) => vsock.dir().to_owned(),

@@ -8,6 +8,8 @@ use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
 use crate::control::endings::Endings;
 use crate::control::post::Post;
 use crate::control::proto::tell_ended;
@@ -18,6 +20,7 @@ use crate::devices::outside::Outside;
 use crate::devices::uplink::membership_of;
 use crate::exit::{EXIT_RECORD_VERSION, Exit, ExitKind, ExitRecord, MemoryUse, Registers, Timing};
 use crate::given::{Given, GivenError, Hello, Role};
+use crate::jail::{LandlockError, forbid_everything};
 use crate::machine::Machine;
 use crate::resident::MemoryMaps;
 use crate::say::say;
@@ -47,6 +50,8 @@ pub enum TakeOverError {
     },
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Landlock(#[from] LandlockError),
 }
 
 /// Everything that a sliver is made of.
@@ -102,6 +107,12 @@ impl Sliver {
             uplink: given.take(Role::Uplink).map(File::from),
             vsock: vsock.map(|listener| (listener, hello.vsock.clone())),
         };
+        if hello.landlock {
+            forbid_everything()?;
+        }
+        // Nobody but root may look into it, not even who shares its user.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .map_err(|errno| system("close this process to others")(errno.into()))?;
         Ok(Self {
             tie,
             tied: hello.tied,

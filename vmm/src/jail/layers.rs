@@ -24,11 +24,13 @@ pub enum Layer {
     Uts,
     /// A namespace of control groups.
     Cgroup,
+    /// Landlock, with which the program forbids itself files and ports.
+    Landlock,
 }
 
 impl Layer {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::User,
         Self::Mount,
         Self::Pid,
@@ -36,6 +38,7 @@ impl Layer {
         Self::Ipc,
         Self::Uts,
         Self::Cgroup,
+        Self::Landlock,
     ];
 
     /// Its name, as in `--allow-weak-jail=NAME`.
@@ -48,10 +51,11 @@ impl Layer {
             Self::Ipc => "ipc",
             Self::Uts => "uts",
             Self::Cgroup => "cgroup",
+            Self::Landlock => "landlock",
         }
     }
 
-    /// The flag that asks clone(2) for it.
+    /// The flag that asks clone(2) for it; 0 if it is not asked for there.
     pub(super) fn clone_flag(self) -> i32 {
         match self {
             Self::User => libc::CLONE_NEWUSER,
@@ -61,6 +65,7 @@ impl Layer {
             Self::Ipc => libc::CLONE_NEWIPC,
             Self::Uts => libc::CLONE_NEWUTS,
             Self::Cgroup => libc::CLONE_NEWCGROUP,
+            Self::Landlock => 0,
         }
     }
 }
@@ -73,7 +78,10 @@ impl fmt::Display for Layer {
 
 /// Not the name of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no layer of the jail: name one of user, mount, pid, network, ipc, uts, cgroup")]
+#[error(
+    "{0:?} is no layer of the jail: name one of user, mount, pid, network, ipc, uts, \
+     cgroup, landlock"
+)]
 pub struct UnknownLayer(pub String);
 
 impl FromStr for Layer {

@@ -118,7 +118,8 @@ pub enum JailError {
 }
 
 fn names(layers: Layers) -> String {
-    let names: Vec<_> = layers.iter().map(Layer::name).collect();
+    let namespaces = layers.iter().filter(|layer| layer.clone_flag() != 0);
+    let names: Vec<_> = namespaces.map(Layer::name).collect();
     names.join(", ")
 }
 
