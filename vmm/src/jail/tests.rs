@@ -6,8 +6,10 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 
 use rustix::process::{Resource, Signal};
 
@@ -27,6 +29,11 @@ struct Inmate {
 impl Inmate {
     /// Starts the test of this name in a jail.
     fn start(test: &str, layers: Layers) -> Result<Self, JailError> {
+        Self::start_seeing(test, layers, None)
+    }
+
+    /// The same, with a directory of the host to see.
+    fn start_seeing(test: &str, layers: Layers, shown: Option<&Path>) -> Result<Self, JailError> {
         let (stdin, go) = io::pipe().expect("a pipe");
         let (said, stdout) = io::pipe().expect("a pipe");
         let program = File::open("/proc/self/exe").expect("this program");
@@ -44,7 +51,7 @@ impl Inmate {
             descriptors: &[stdin.as_fd(), stdout.as_fd(), nowhere.as_fd()],
             layers,
             limits: &[(Resource::Nofile, 64), (Resource::Core, 0)],
-            shown: None,
+            shown,
         })?;
         Ok(Self {
             jailed,
@@ -199,6 +206,47 @@ fn from_inside_there_is_nothing_to_get_hold_of() {
 }
 
 #[test]
+fn the_sockets_of_a_directory_can_be_connected_to_and_nothing_else_is_seen_or_changed() {
+    const TEST: &str =
+        "the_sockets_of_a_directory_can_be_connected_to_and_nothing_else_is_seen_or_changed";
+    if is_inside() {
+        let at = |name: &str| Path::new(SHOWN).join(name);
+        tell("connect", UnixStream::connect(at("80.sock")));
+        tell("list another", fs::read_dir(at("private")));
+        tell("make a file", File::create(at("file")));
+        tell("remove the socket", fs::remove_file(at("80.sock")));
+        tell(
+            "write to a file of its owner",
+            File::options().append(true).open(at("owned")),
+        );
+        tell("make a file beside it", File::create("/file"));
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = UnixListener::bind(directory.path().join("80.sock")).expect("bound");
+    fs::write(directory.path().join("owned"), "").expect("written");
+    // Somebody else's.
+    let private = directory.path().join("private");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&private)
+        .expect("made");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&private, Some(4321), Some(4321)).expect("given away");
+    }
+    let inmate = Inmate::start_seeing(TEST, Layers::all(), Some(directory.path()));
+    let said = inmate.expect("jailed").finish();
+    socket.set_nonblocking(true).expect("set");
+    socket.accept().expect("it has connected");
+    assert_eq!(said[0], "connect: done");
+    assert_eq!(said[1], "list another: permission denied");
+    for said in &said[2..] {
+        assert!(said.contains("read-only"), "{said}");
+    }
+    assert_eq!(said.len(), 6, "{said:?}");
+}
+
+#[test]
 fn a_layer_that_is_done_without_is_missing_and_no_other() {
     const TEST: &str = "a_layer_that_is_done_without_is_missing_and_no_other";
     if is_inside() {
@@ -260,10 +308,9 @@ fn a_program_that_is_none_is_told_and_leaves_no_process() {
         ),
         "{error}"
     );
-    assert_eq!(
-        rustix::process::waitpid(None, rustix::process::WaitOptions::NOHANG).err(),
-        Some(rustix::io::Errno::CHILD)
-    );
+    // This thread's own: tests beside it have children, too.
+    let children = fs::read_to_string("/proc/thread-self/children").expect("read");
+    assert_eq!(children, "");
 }
 
 #[test]
