@@ -1,4 +1,4 @@
-//! `slicectl run` with monitors that do not behave: scripts installed in place of the real one.
+//! `slicectl run` with monitors that do not behave, installed in place of the real one.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,51 +9,24 @@ use std::time::{Duration, Instant};
 
 use integration::{artifacts, needs_kvm};
 use rustix::process::{Pid, Signal, kill_process};
-use vmm::control::proto::{Notice, encode_frame};
-use vmm::exit::{EXIT_RECORD_VERSION, Exit, ExitRecord};
 
-/// An installation of its own, whose monitor is a script.
+/// An installation of its own, whose monitor does as it is told.
 struct Installed {
     dir: tempfile::TempDir,
+    deeds: Vec<&'static str>,
 }
 
 impl Installed {
-    /// `script` finds the tie's descriptor in `$tie` and the frames to send in files beside it:
-    /// `started`, and `ended` for an end with status 7.
-    fn new(script: &str) -> Self {
+    /// Its monitor does these deeds, which `bad-monitor` knows, one after the other.
+    fn new(deeds: &[&'static str]) -> Self {
         let installed = Self {
             dir: tempfile::tempdir().expect("a directory"),
+            deeds: deeds.to_vec(),
         };
         let bin = installed.path("bin");
         fs::create_dir(&bin).expect("made");
         fs::copy(artifacts::slicectl(), bin.join("slicectl")).expect("copied");
-        let head = "#!/bin/sh\n\
-                    here=$(dirname \"$0\")\n\
-                    while [ $# -gt 0 ]; do [ \"$1\" = --tie ] && tie=$2; shift; done\n\
-                    say() { cat \"$here/$1\" >&$tie; }\n";
-        let monitor = bin.join("slicevmm");
-        fs::write(&monitor, format!("{head}{script}\n")).expect("written");
-        fs::set_permissions(&monitor, fs::Permissions::from_mode(0o755)).expect("set");
-        let control = installed.path("nobody-listens-here").display().to_string();
-        let ended = ExitRecord {
-            version: EXIT_RECORD_VERSION,
-            name: "made-up".to_owned(),
-            slice: "local_made_up".to_owned(),
-            exit: Exit::exited(7),
-            timing_us: Default::default(),
-            cpu_us: Default::default(),
-            memory_kib: Default::default(),
-            ignored_accesses: 0,
-            devices: Vec::new(),
-            exits: Default::default(),
-            cpu: Default::default(),
-        };
-        for (name, notice) in [
-            ("started", Notice::Started { control }),
-            ("ended", Notice::Ended(Box::new(ended))),
-        ] {
-            fs::write(bin.join(name), encode_frame(&notice).expect("fits")).expect("written");
-        }
+        fs::copy(env!("CARGO_BIN_EXE_bad-monitor"), bin.join("slicevmm")).expect("copied");
         fs::write(installed.path("image"), "").expect("written");
         installed
     }
@@ -62,18 +35,24 @@ impl Installed {
         self.dir.path().join(name)
     }
 
-    fn start(&self, flags: &[&str]) -> Child {
-        Command::new(self.path("bin/slicectl"))
+    fn command(&self, flags: &[&str]) -> Command {
+        let mut command = Command::new(self.path("bin/slicectl"));
+        command
             .arg("run")
-            .arg(self.path("image"))
             .args(flags)
+            .arg(self.path("image"))
+            .arg("--")
+            .args(&self.deeds)
             .env_remove("CARGO_MANIFEST_DIR")
             .env("SLICEVISOR_RUN_DIR", self.path("run"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("started")
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn start(&self, flags: &[&str]) -> Child {
+        self.command(flags).spawn().expect("started")
     }
 
     fn run(&self, flags: &[&str]) -> Output {
@@ -88,7 +67,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn the_recorded_status_is_passed_on_and_the_console_is_not_touched() {
     needs_kvm!();
-    let output = Installed::new("say started; echo console; say ended; exit 7").run(&[]);
+    let output = Installed::new(&["started", "print=console", "ended", "exit=7"]).run(&[]);
     assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "console\n");
     assert_eq!(text(&output.stderr), "");
@@ -97,7 +76,7 @@ fn the_recorded_status_is_passed_on_and_the_console_is_not_touched() {
 #[test]
 fn with_json_stdout_holds_the_record_and_nothing_else() {
     needs_kvm!();
-    let output = Installed::new("say started; echo console; say ended").run(&["--json"]);
+    let output = Installed::new(&["started", "print=console", "ended"]).run(&["--json"]);
     let record: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(record["exit"]["kind"], "exited");
     assert_eq!(record["exit"]["status"], 7);
@@ -110,16 +89,16 @@ fn with_json_stdout_holds_the_record_and_nothing_else() {
 #[test]
 fn a_monitor_that_dies_is_told_with_how_it_died() {
     needs_kvm!();
-    let output = Installed::new("say started; kill -KILL $$").run(&["--json"]);
+    let output = Installed::new(&["started", "abort"]).run(&["--json"]);
     assert_eq!(output.status.code(), Some(125));
     assert!(
-        text(&output.stderr).contains("SIGKILL"),
+        text(&output.stderr).contains("it was killed by SIG"),
         "{}",
         text(&output.stderr)
     );
     let record: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(record["exit"]["kind"], "error");
-    let output = Installed::new("exit 3").run(&[]);
+    let output = Installed::new(&["exit=3"]).run(&[]);
     assert_eq!(output.status.code(), Some(125));
     assert!(
         text(&output.stderr).contains("exited with code 3"),
@@ -131,14 +110,13 @@ fn a_monitor_that_dies_is_told_with_how_it_died() {
 #[test]
 fn what_slicectl_was_started_with_is_not_the_monitors() {
     needs_kvm!();
-    let script = "for fd in 8 9; do [ -e /proc/$$/fd/$fd ] && echo $fd; done; say ended";
-    let installed = Installed::new(script);
-    let command = "exec 8</dev/null 9</dev/zero; exec \"$@\"";
+    let installed = Installed::new(&["inherited", "ended", "exit=7"]);
+    let opener = "exec 8</dev/null 9</dev/zero; exec \"$@\"";
+    let slicectl = installed.command(&[]);
     let output = Command::new("sh")
-        .args(["-c", command, "sh"])
-        .arg(installed.path("bin/slicectl"))
-        .arg("run")
-        .arg(installed.path("image"))
+        .args(["-c", opener, "sh"])
+        .arg(slicectl.get_program())
+        .args(slicectl.get_args())
         .env_remove("CARGO_MANIFEST_DIR")
         .env("SLICEVISOR_RUN_DIR", installed.path("run"))
         .output()
@@ -151,8 +129,7 @@ fn what_slicectl_was_started_with_is_not_the_monitors() {
 fn nonsense_on_the_tie_is_an_error_and_no_wait() {
     needs_kvm!();
     let began = Instant::now();
-    let script = "printf '\\377\\377\\377\\377nonsense' >&$tie; exec sleep 60";
-    let output = Installed::new(script).run(&[]);
+    let output = Installed::new(&["nonsense", "sleep"]).run(&[]);
     assert_eq!(output.status.code(), Some(125));
     assert!(began.elapsed() < Duration::from_secs(20));
 }
@@ -160,11 +137,11 @@ fn nonsense_on_the_tie_is_an_error_and_no_wait() {
 #[test]
 fn a_monitor_that_does_not_stop_is_killed() {
     needs_kvm!();
-    let installed = Installed::new("trap '' TERM; say started; echo up; while :; do sleep 1; done");
+    let installed = Installed::new(&["started", "print=up", "sleep"]);
     let mut slicectl = installed.start(&[]);
     let mut stdout = slicectl.stdout.take().expect("piped");
     let mut up = [0; 3];
-    std::io::Read::read_exact(&mut stdout, &mut up).expect("the script is up");
+    std::io::Read::read_exact(&mut stdout, &mut up).expect("it is up");
     kill_process(Pid::from_child(&slicectl), Signal::TERM).expect("sent");
     let began = Instant::now();
     let status = slicectl.wait().expect("ended");
@@ -175,13 +152,13 @@ fn a_monitor_that_does_not_stop_is_killed() {
 #[test]
 fn a_time_limit_that_the_monitor_forgets_is_kept_by_slicectl() {
     needs_kvm!();
-    let output = Installed::new("say started; exec sleep 60").run(&["--for", "1ms"]);
+    let output = Installed::new(&["started", "sleep"]).run(&["--for", "1ms"]);
     assert_eq!(output.status.code(), Some(124), "{}", text(&output.stderr));
 }
 
 #[test]
 fn wrong_flags_are_all_told_and_leave_no_trace() {
-    let installed = Installed::new("echo started");
+    let installed = Installed::new(&["print=started"]);
     let output = installed.run(&["--mem", "64", "--vcpus", "0", "--for", "never", "--json"]);
     assert_eq!(output.status.code(), Some(2));
     let told = text(&output.stderr);
@@ -199,7 +176,7 @@ fn wrong_flags_are_all_told_and_leave_no_trace() {
 #[test]
 fn a_signal_during_a_build_ends_cargo_too() {
     needs_kvm!();
-    let installed = Installed::new("say ended");
+    let installed = Installed::new(&["ended"]);
     // What makes the directory look like a source tree.
     for file in ["guest-shim/abi/Cargo.toml", "guest-shim/examples/slow.rs"] {
         let file = installed.path(file);

@@ -265,6 +265,13 @@ fn killing_slicectl_leaves_nothing() {
     assert_eq!(cli.monitors().len(), 1);
     run.kill().expect("it is there");
     assert_eq!(run.wait().expect("ours").signal(), Some(9));
+    until("its monitor is gone", || {
+        cli.monitors().is_empty().then_some(())
+    });
+    assert_eq!(text(&cli.run(&["ps", "--json"]).stdout).trim(), "[]");
+    // A monitor sees no directories. The next of its name takes over what was left.
+    let output = cli.run(&["run", "hello", "--name", "orphan"]);
+    assert_code(&output, 0);
     cli.assert_no_trace();
 }
 

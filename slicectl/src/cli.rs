@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use limits::{NETWORK, PROCESSORS};
+use vmm::jail::Layer;
 
 pub use audit::{
     AuditArgs, BlockAddArgs, BlockArgs, BlockCommand, BlockRmArgs, EventsArgs, FlowsArgs,
@@ -25,6 +26,9 @@ pub use limits::{CpuArgs, DiskArgs, LimitArgs, LimitsArgs, LimitsCommand, Limits
 
 /// Where the help of `run` tells what native images do not know.
 const KERNELS: &str = "Kernels";
+
+/// Where the help of `run` tells of the monitor's jail.
+const JAIL: &str = "Jail";
 
 /// Boots, steers and inspects slivers: virtual machines of a slice, on this host.
 #[derive(Debug, Parser)]
@@ -195,6 +199,10 @@ pub struct RunArgs {
     /// that of the run directory]
     #[arg(long, value_name = "FILE|none", value_hint = ValueHint::FilePath, help_heading = PROCESSORS)]
     pub ledger: Option<String>,
+    /// Start it even where this host does not provide this layer of the monitor's jail; may be
+    /// repeated. Whoever takes over the monitor gets that much further
+    #[arg(long, value_name = "LAYER", help_heading = JAIL)]
+    pub allow_weak_jail: Vec<Layer>,
     /// Put no control group around the monitor as a second fence
     #[arg(long, help_heading = PROCESSORS)]
     pub no_backstop: bool,

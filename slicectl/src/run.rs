@@ -37,7 +37,7 @@ use crate::network::{self, Network};
 use crate::problem::{Failure, MONITOR, Problem, STOPPED, USAGE};
 use crate::report::{self, say};
 use crate::signals::EndSignals;
-use crate::store::Retention;
+use crate::store::{Retention, Store};
 use crate::text::shell_word;
 use crate::units::format_duration;
 use crate::{audit, backtrace, host, kvm, person, rundir};
@@ -109,6 +109,7 @@ struct Run {
     network: Network,
     console: Option<Writer>,
     backstop: bool,
+    weak: Layers,
     audit: Option<PathBuf>,
     known: Known,
     retention: Retention,
@@ -183,6 +184,7 @@ impl Run {
             network,
             console,
             backstop: !args.no_backstop,
+            weak: args.allow_weak_jail.iter().copied().collect(),
             timing: args.timing,
             json: args.json,
         })
@@ -208,11 +210,14 @@ impl Run {
             input: Some(input.as_fd()),
             errors: std::io::stderr().as_fd(),
             tied: true,
-            layers: Layers::all(),
+            layers: Layers::all().without(self.weak),
         });
         drop((console, input));
         let mut monitor = match launched {
-            Ok(monitor) => monitor,
+            Ok(monitor) => {
+                self.tell_weak_jail();
+                monitor
+            }
             Err(error) => {
                 drop(keyboard);
                 return Ok(self.refused(&error));
@@ -271,6 +276,26 @@ impl Run {
         }
         let overhead = self.tell(&record) + collected.unwrap_or_default();
         Ok(Outcome { record, overhead })
+    }
+
+    /// Puts on record that the monitor's jail lacks something.
+    fn tell_weak_jail(&self) {
+        if self.weak.is_empty() {
+            return;
+        }
+        let name = self.spec.name();
+        let detail = format!(
+            "{name} runs without {} of its jail, as was allowed",
+            self.weak
+        );
+        let noted = self
+            .audit
+            .as_deref()
+            .map(|path| Store::create(path).and_then(|mut store| store.note("weak_jail", &detail)));
+        match noted {
+            Some(Err(error)) => say(format!("{detail}; and this is not on record: {error}")),
+            _ => say(detail),
+        }
     }
 
     /// The outcome of a sliver that could not be launched.

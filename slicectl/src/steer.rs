@@ -228,6 +228,14 @@ fn kind(status: &Status) -> &'static str {
     }
 }
 
+/// How well its monitor is jailed.
+fn jail(status: &Status) -> String {
+    match status.weak_jail.is_empty() {
+        true => "full".to_owned(),
+        false => format!("without {}", status.weak_jail),
+    }
+}
+
 /// All that its process has used.
 fn processor_time(cpu: &CpuTime) -> u64 {
     let parts = [cpu.guest, cpu.device, cpu.monitor, cpu.provisioning];
@@ -236,7 +244,8 @@ fn processor_time(cpu: &CpuTime) -> u64 {
 
 fn table(found: &[Status]) -> String {
     let head = [
-        "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY", "VCPUS", "KIND", "SLICE", "OWNER",
+        "NAME", "STATE", "PID", "UPTIME", "CPU", "MEMORY", "VCPUS", "KIND", "JAIL", "SLICE",
+        "OWNER",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(found.iter().map(|status| {
@@ -249,6 +258,7 @@ fn table(found: &[Status]) -> String {
             format_kib(status.memory_kib),
             status.vcpus.to_string(),
             kind(status).to_owned(),
+            jail(status),
             printable(&status.slice),
             printable(&status.owner),
         ]
@@ -267,6 +277,7 @@ fn describe(status: &Status) -> String {
         row("kind", kind(status).to_owned()),
         row("state", state(status).to_owned()),
         row("pid", status.pid.to_string()),
+        row("jail", jail(status)),
         row(
             "uptime",
             format_age(Duration::from_millis(status.uptime_ms)),
@@ -289,6 +300,8 @@ fn describe(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vmm::jail::Layers;
+
     use super::*;
 
     #[test]
@@ -301,6 +314,7 @@ mod tests {
             image: "/i".to_owned(),
             legacy: true,
             pid: 7,
+            weak_jail: Layers::NONE,
             state: State::Paused,
             uptime_ms: 61_000,
             memory_kib: 65_536,

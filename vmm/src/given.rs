@@ -18,6 +18,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::control::proto::{read_frame, write_frame};
+use crate::jail::Layers;
 
 /// The most descriptors that one message carries (unix(7), `SCM_MAX_FD`).
 pub const MOST: usize = 253;
@@ -79,8 +80,8 @@ pub struct Hello {
     pub ledger: PathBuf,
     /// Its slot there.
     pub slot: usize,
-    /// Whether it is to restrict itself by Landlock.
-    pub landlock: bool,
+    /// The layers of the jail that it does without.
+    pub without: Layers,
     /// Where the monitor finds the sockets of the host's vsock ports.
     pub vsock: PathBuf,
 }
@@ -203,6 +204,8 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
 
+    use crate::jail::Layer;
+
     fn hello(roles: Vec<Role>) -> Hello {
         Hello {
             roles,
@@ -212,7 +215,7 @@ mod tests {
             control: "/run/a/control.sock".to_owned(),
             ledger: PathBuf::from("/run/.ledger"),
             slot: 3,
-            landlock: true,
+            without: [Layer::Uts].into_iter().collect(),
             vsock: PathBuf::new(),
         }
     }

@@ -5,6 +5,7 @@
 //! no line of it ever runs with more. What it works with comes as open descriptors.
 
 mod enter;
+mod host;
 mod landlock;
 mod layers;
 mod shown;
@@ -13,6 +14,7 @@ mod spawn;
 mod tests;
 
 pub use enter::SHOWN;
+pub use host::{Missing, missing};
 pub use landlock::{LandlockError, forbid_everything};
 pub use layers::{Layer, Layers, UnknownLayer};
 pub use spawn::{Ended, JailError, Jailed, Launch, Step, spawn};

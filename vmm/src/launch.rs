@@ -92,6 +92,11 @@ pub enum LaunchError {
     Program { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Jail(#[from] jail::JailError),
+    #[error(
+        "this host does not provide the layer {} of the jail ({}); to do without it, say \
+         --allow-weak-jail={}", .0.layer, .0.source, .0.layer
+    )]
+    Layer(jail::Missing),
     #[error("cannot {what}: {source}")]
     System {
         what: &'static str,
@@ -169,7 +174,7 @@ fn launch_as(launch: Launch<'_>, spec: &SliverSpec) -> Result<Launched, LaunchEr
         control,
         ledger: launch.ledger.map(Path::to_owned).unwrap_or_default(),
         slot: 0,
-        landlock: launch.layers.has(Layer::Landlock),
+        without: Layers::all().without(launch.layers),
         vsock: match (spec.vsock(), launch.layers.has(Layer::Mount)) {
             (Some(_), true) => PathBuf::from(jail::SHOWN),
             (Some(vsock), false) => vsock.dir().to_owned(),
@@ -307,6 +312,11 @@ fn spawn(
         .collect::<Result<Vec<_>, _>>();
     let arguments =
         arguments.map_err(|error| LaunchError::system("name the sliver")(error.into()))?;
+    if launch.layers.has(Layer::Landlock)
+        && let Some(missing) = jail::missing([Layer::Landlock].into_iter().collect()).pop()
+    {
+        return Err(LaunchError::Layer(missing));
+    }
     let jailed = jail::spawn(&jail::Launch {
         program: program.as_fd(),
         arguments: &arguments,
@@ -314,6 +324,14 @@ fn spawn(
         layers: launch.layers,
         limits: &limits(spec),
         shown: spec.vsock().map(VsockSpec::dir),
+    });
+    // Which of the namespaces it was, the kernel does not say.
+    let jailed = jailed.map_err(|error| match &error {
+        jail::JailError::Namespaces { .. } => match jail::missing(launch.layers).pop() {
+            Some(missing) => LaunchError::Layer(missing),
+            None => error.into(),
+        },
+        _ => error.into(),
     })?;
     Ok((jailed, tie))
 }

@@ -20,7 +20,7 @@ use crate::devices::outside::Outside;
 use crate::devices::uplink::membership_of;
 use crate::exit::{EXIT_RECORD_VERSION, Exit, ExitKind, ExitRecord, MemoryUse, Registers, Timing};
 use crate::given::{Given, GivenError, Hello, Role};
-use crate::jail::{LandlockError, forbid_everything};
+use crate::jail::{LandlockError, Layer, forbid_everything};
 use crate::machine::Machine;
 use crate::resident::MemoryMaps;
 use crate::say::say;
@@ -107,7 +107,7 @@ impl Sliver {
             uplink: given.take(Role::Uplink).map(File::from),
             vsock: vsock.map(|listener| (listener, hello.vsock.clone())),
         };
-        if hello.landlock {
+        if !hello.without.has(Layer::Landlock) {
             forbid_everything()?;
         }
         // Nobody but root may look into it, not even who shares its user.

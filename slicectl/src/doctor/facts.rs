@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 
 use rustix::process::{Resource, getrlimit};
+use vmm::jail::{self, Layer, Layers};
 
 use crate::backstop::hierarchy::{self, Offer};
 use crate::host::{self, Memory};
@@ -29,6 +30,8 @@ pub struct Facts {
     pub tun: Result<(), i32>,
     /// What `--net nat` takes.
     pub nat: Nat,
+    /// Layers of a monitor's jail that this host does not provide, and why.
+    pub jail: Vec<(Layer, String)>,
     /// Limits of this process; `None` is unlimited.
     pub limits: Limits,
     /// The most processes and threads of the host.
@@ -89,6 +92,10 @@ pub fn gather() -> Facts {
             program: nat::can_make_rules(),
             forwards: nat::forwards(),
         },
+        jail: jail::missing(Layers::all())
+            .into_iter()
+            .map(|missing| (missing.layer, missing.source.to_string()))
+            .collect(),
         limits: Limits {
             files: getrlimit(Resource::Nofile).current,
             locked: getrlimit(Resource::Memlock).current,

@@ -1,6 +1,7 @@
 //! Judges what was seen: each check with its grade, what it means, and what mends it.
 
 use serde::Serialize;
+use vmm::jail::Layer;
 
 use super::facts::{Facts, Processor};
 use crate::backstop::hierarchy::{Offer, Version};
@@ -56,6 +57,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         cgroup(facts),
         tap(facts),
         way_out(facts),
+        jail(facts),
         files(facts),
         locked(facts),
         processes(facts),
@@ -289,6 +291,32 @@ fn way_out(facts: &Facts) -> Check {
         ),
     };
     check(name, Grade::Warn, format!("{why}: {without}")).mended_by(mend)
+}
+
+fn jail(facts: &Facts) -> Check {
+    let name = "jail";
+    let [(layer, why), ..] = facts.jail.as_slice() else {
+        return check(
+            name,
+            Grade::Ok,
+            "this host provides every layer of a monitor's jail",
+        );
+    };
+    let names: Vec<_> = facts.jail.iter().map(|(layer, _)| layer.name()).collect();
+    let told = format!(
+        "this host does not provide {} ({layer}: {why}): slivers do not start",
+        names.join(", ")
+    );
+    let flags: Vec<_> = names
+        .iter()
+        .map(|name| format!("--allow-weak-jail {name}"))
+        .collect();
+    let mend = match layer {
+        Layer::Landlock => "a kernel of 5.13 or later with landlock in its lsm= list",
+        _ => "sysctl user.max_*_namespaces and kernel.unprivileged_userns_clone, or run as root",
+    };
+    let mend = format!("{mend}; or do without: slicectl run {}", flags.join(" "));
+    check(name, Grade::Fail, told).mended_by(mend)
 }
 
 fn files(facts: &Facts) -> Check {

@@ -1,5 +1,7 @@
 //! Judgements on hosts that are made up, and the parsers of what real ones show.
 
+use vmm::jail::Layer;
+
 use super::facts::{Facts, Limits, Nat, Processor, chosen, processor};
 use super::report::{Check, Grade, judge};
 use crate::backstop::hierarchy::{Offer, Version};
@@ -27,6 +29,7 @@ fn good() -> Facts {
             program: true,
             forwards: true,
         },
+        jail: Vec::new(),
         limits: Limits {
             files: Some(1 << 20),
             locked: Some(8 << 20),
@@ -78,6 +81,10 @@ fn whatever_is_not_fine_says_what_mends_it() {
             program: false,
             forwards: false,
         },
+        jail: vec![
+            (Layer::User, "no space".to_owned()),
+            (Layer::Mount, String::new()),
+        ],
         limits: Limits {
             files: Some(32),
             locked: Some(0),
@@ -93,6 +100,26 @@ fn whatever_is_not_fine_says_what_mends_it() {
             assert!(check.mend.is_some(), "{check:?}");
         }
     }
+}
+
+#[test]
+fn missing_layers_of_the_jail_are_named_with_the_flags_to_do_without() {
+    let check = judged("jail", |facts| {
+        facts.jail = vec![
+            (Layer::User, "no space left".to_owned()),
+            (Layer::Mount, "not permitted".to_owned()),
+        ];
+    });
+    assert_eq!(check.status, Grade::Fail);
+    assert!(
+        check
+            .explanation
+            .contains("user, mount (user: no space left)"),
+        "{check:?}"
+    );
+    let mend = check.mend.expect("a remedy");
+    let flags = "--allow-weak-jail user --allow-weak-jail mount";
+    assert!(mend.contains(flags), "{mend}");
 }
 
 #[test]

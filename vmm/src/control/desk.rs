@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::post::Post;
 use super::proto::{Answer, Op, State, Status, StopReason};
 use super::sessions::{Event, Response, Standing, Steered};
 use super::traffic;
 use crate::devices::virtio::backend::Order;
 use crate::exit::Exit;
+use crate::jail::Layers;
 use crate::lifecycle::PausedFor;
 use crate::machine::Machine;
 use crate::memory_access;
@@ -25,6 +27,7 @@ pub(super) struct Desk {
     spec: SliverSpec,
     started: Instant,
     pid: u32,
+    without: Layers,
 }
 
 impl Steered for Desk {
@@ -133,18 +136,19 @@ impl Steered for Desk {
 }
 
 impl Desk {
-    /// That of a sliver `started` then, whose monitor is process `pid` of the node.
+    /// That of a sliver `started` then, whose monitor holds this post.
     pub(super) fn new(
         machine: Arc<Machine>,
         spec: SliverSpec,
         started: Instant,
-        pid: u32,
+        post: &Post,
     ) -> Self {
         Self {
             machine,
             spec,
             started,
-            pid,
+            pid: post.pid(),
+            without: post.without(),
         }
     }
 
@@ -191,6 +195,7 @@ impl Desk {
             image: self.spec.image().display().to_string(),
             legacy: self.machine.legacy().is_some(),
             pid: self.pid,
+            weak_jail: self.without,
             state: self.machine.lifecycle.state(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             memory_kib: self.spec.memory_bytes() >> 10,

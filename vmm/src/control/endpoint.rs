@@ -24,7 +24,7 @@ pub const SOCKET: &str = "control.sock";
 pub const EXIT_RECORD: &str = "exit.json";
 
 /// Connections that wait to be taken in.
-const BACKLOG: i32 = 128;
+pub(super) const BACKLOG: i32 = 128;
 
 /// How often, and after how long each time, a locked directory is tried again.
 const LOCK_RETRIES: u32 = 5;

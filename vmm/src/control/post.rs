@@ -7,8 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use rustix::net::listen;
+
+use super::endpoint::BACKLOG;
 use crate::exit::ExitRecord;
 use crate::given::{Given, GivenError, Hello, Role};
+use crate::jail::Layers;
 
 /// Held until the end.
 #[derive(Debug)]
@@ -16,6 +20,7 @@ pub struct Post {
     listener: UnixListener,
     control: String,
     pid: u32,
+    without: Layers,
     record: Option<File>,
     _lock: File,
 }
@@ -23,11 +28,14 @@ pub struct Post {
 impl Post {
     /// What was handed in.
     pub fn take(given: &mut Given, hello: &Hello) -> Result<Self, GivenError> {
-        let listener = given.file(Role::Control)?;
+        let listener = OwnedFd::from(given.file(Role::Control)?);
+        // Once more, by this process: clients are told who listens (SO_PEERCRED, unix(7)).
+        listen(&listener, BACKLOG).map_err(|errno| GivenError::Receive(errno.into()))?;
         Ok(Self {
-            listener: OwnedFd::from(listener).into(),
+            listener: listener.into(),
             control: hello.control.clone(),
             pid: hello.pid,
+            without: hello.without,
             record: given.take(Role::Record).map(File::from),
             _lock: given.file(Role::Lock)?,
         })
@@ -51,6 +59,11 @@ impl Post {
     /// This process, by its number on the node.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The layers of the jail that it does without.
+    pub fn without(&self) -> Layers {
+        self.without
     }
 
     /// Leaves the exit record for whoever comes to look, if somebody may. A reader may find half of

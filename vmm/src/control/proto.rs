@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{CpuTime, ExitRecord, Registers};
+use crate::jail::Layers;
 use crate::spec::{CpuLimits, DiskLimits, Limits, LimitsChange};
 
 pub use net::{
@@ -252,6 +253,9 @@ pub struct Status {
     pub legacy: bool,
     /// Process id of its monitor.
     pub pid: u32,
+    /// Layers of the jail that its monitor does without, because somebody has allowed it.
+    #[serde(default)]
+    pub weak_jail: Layers,
     /// What it is doing.
     pub state: State,
     /// Milliseconds since its start.

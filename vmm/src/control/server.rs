@@ -49,7 +49,7 @@ impl Server {
     ) -> Self {
         Self {
             seat,
-            desk: Desk::new(Arc::clone(&machine), spec, started, post.pid()),
+            desk: Desk::new(Arc::clone(&machine), spec, started, &post),
             machine,
             post,
             endings,

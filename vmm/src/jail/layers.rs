@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,6 +117,11 @@ impl Layers {
         Self(self.0 & !others.0)
     }
 
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self == Self::NONE
+    }
+
     /// Each of them.
     pub fn iter(self) -> impl Iterator<Item = Layer> {
         let all = Layer::ALL.into_iter();
@@ -127,6 +132,30 @@ impl Layers {
     pub(super) fn clone_flags(self) -> i32 {
         self.iter()
             .fold(0, |flags, layer| flags | layer.clone_flag())
+    }
+}
+
+impl Serialize for Layers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Layers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let layers = Vec::<Layer>::deserialize(deserializer)?;
+        Ok(layers.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Layers {
+    /// Their names, with commas between.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, layer) in self.iter().enumerate() {
+            let comma = if number > 0 { "," } else { "" };
+            write!(f, "{comma}{layer}")?;
+        }
+        Ok(())
     }
 }
 
