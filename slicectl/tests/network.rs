@@ -1,6 +1,6 @@
 //! A sliver's network as the host sees it: the tap in its own namespace, what is carried into it,
 //! and that nothing is left of it, whichever process is killed. The monitor is a stand-in here: a
-//! shell that holds what it was given until its tie ends.
+//! program that holds what it was given until its tie ends.
 //!
 //! Needs to be root. Where it is not, SLICEVISOR_NO_NET=1 leaves these tests out.
 
@@ -226,8 +226,9 @@ impl Running {
             .join(format!("task/{}/children", self.child.id()));
         let children = fs::read_to_string(children).ok()?;
         let number = children.split_whitespace().next()?;
-        let name = fs::read_to_string(format!("/proc/{number}/comm")).ok()?;
-        (name == "cat\n").then(|| number.parse().unwrap())
+        // Until it is one, it looks like its parent.
+        let line = fs::read_to_string(format!("/proc/{number}/cmdline")).ok()?;
+        line.starts_with("slicevmm\0").then(|| number.parse().unwrap())
     }
 }
 

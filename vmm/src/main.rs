@@ -54,6 +54,8 @@ fn main() -> ExitCode {
         }
     };
     resident::use_one_arena();
+    // A program that was started by its descriptor is not always called after it.
+    let _ = rustix::thread::set_name(c"slicevmm");
     let record = match Given::receive(&tie) {
         Ok((given, hello)) => run(given, &hello, tie),
         Err(error) => ExitRecord::of_error("", "", error.to_string()),

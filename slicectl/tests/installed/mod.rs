@@ -1,4 +1,4 @@
-//! A `slicectl` whose monitor is a stand-in: a shell that holds what it was given until its tie ends.
+//! A `slicectl` whose monitor is a stand-in: it holds what it was given until its tie ends.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,14 +13,43 @@ pub(crate) struct Installed {
     dir: tempfile::TempDir,
 }
 
-/// Waits on the descriptor behind `--tie`, holding all others.
-const STAND_IN: &str = "#!/bin/bash
-while [ $# -gt 0 ]; do
-    [ \"$1\" = --tie ] && tie=$2
-    shift
-done
-exec cat <&\"$tie\" >/dev/null
-";
+/// Waits until nobody holds the other end of the tie, descriptor 3. What was sent to it, it leaves where
+/// it is, and with it all that it was given.
+const STAND_IN: &[u8] = &[
+    0x48, 0xb8, 3, 0, 0, 0, 0, 0x20, 0, 0,    // mov rax, { fd: 3, events: POLLRDHUP }
+    0x50, // push rax
+    0x48, 0x89, 0xe7, // mov rdi, rsp
+    0x6a, 1, 0x5e, // push 1; pop rsi
+    0x6a, 0xff, 0x5a, // push -1; pop rdx: for ever
+    0x6a, 7, 0x58, // push 7; pop rax: poll
+    0x0f, 0x05, // syscall
+    0x31, 0xff, // xor edi, edi
+    0x6a, 60, 0x58, // push 60; pop rax: exit
+    0x0f, 0x05, // syscall
+];
+
+/// These instructions as a program that needs nothing of the file system.
+fn program(code: &[u8]) -> Vec<u8> {
+    const AT: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    // An executable for x86-64.
+    file.extend([2u8, 0, 62, 0, 1, 0, 0, 0]);
+    for word in [AT + HEADERS, 64, 0] {
+        file.extend(word.to_le_bytes());
+    }
+    for half in [0u16, 0, 64, 56, 1, 0, 0, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    // One segment to be loaded: the whole file, to be read and executed.
+    file.extend([1u8, 0, 0, 0, 5, 0, 0, 0]);
+    let len = HEADERS + code.len() as u64;
+    for word in [0, AT, AT, len, len, 0x1000] {
+        file.extend(word.to_le_bytes());
+    }
+    file.extend(code);
+    file
+}
 
 impl Installed {
     /// The one of this process.
@@ -46,7 +75,7 @@ impl Installed {
         )
         .unwrap();
         let monitor = installed.path("libexec/slicevisor/slicevmm");
-        fs::write(&monitor, STAND_IN).unwrap();
+        fs::write(&monitor, program(STAND_IN)).unwrap();
         fs::set_permissions(&monitor, fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(installed.path("image"), "never looked at").unwrap();
         installed
