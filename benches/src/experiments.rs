@@ -8,6 +8,7 @@ pub(crate) mod flood;
 pub(crate) mod flows;
 pub(crate) mod gated;
 pub(crate) mod idle;
+pub(crate) mod jail;
 pub(crate) mod legacy;
 pub(crate) mod net;
 pub(crate) mod per_packet;

@@ -169,7 +169,7 @@ impl Lab {
 
     /// Starts a sliver tied to this process.
     pub(crate) fn start_sliver(&self, spec: &Path) -> Result<Sliver> {
-        self.start(spec, Surroundings::default())
+        self.start(spec, Surroundings::USUAL)
     }
 
     /// Starts a sliver tied to this process, not alone in the world.
@@ -208,7 +208,7 @@ impl Lab {
             input: Some(null.as_fd()),
             errors: errors.as_fd(),
             tied: true,
-            layers: Layers::all(),
+            layers: Layers::all().without(surroundings.without),
         })?;
         let stdout = File::from(OwnedFd::from(stdout));
         Ok(Sliver {
@@ -241,7 +241,7 @@ fn see_own_devices() -> Result<()> {
 }
 
 /// What is around a sliver.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Surroundings {
     /// Other slivers, which it shares the processors with.
     pub(crate) rivals: bool,
@@ -249,6 +249,18 @@ pub(crate) struct Surroundings {
     pub(crate) unheard: bool,
     /// It sees the devices of the calling thread's network namespace.
     pub(crate) namespaced: bool,
+    /// Layers that its monitor's jail does without.
+    pub(crate) without: Layers,
+}
+
+impl Surroundings {
+    /// Nothing but what every sliver has.
+    pub(crate) const USUAL: Self = Self {
+        rivals: false,
+        unheard: false,
+        namespaced: false,
+        without: Layers::NONE,
+    };
 }
 
 /// A running sliver.

@@ -6,8 +6,8 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::experiments::{
-    compute, cpu, disk, first_byte, flood, flows, gated, idle, legacy, net, per_packet, qemu, rate,
-    shape, start, uplink,
+    compute, cpu, disk, first_byte, flood, flows, gated, idle, jail, legacy, net, per_packet, qemu,
+    rate, shape, start, uplink,
 };
 use crate::lab::Lab;
 use crate::stats::Quad;
@@ -65,6 +65,7 @@ pub(crate) struct Experiment {
 /// Everything there is.
 pub(crate) fn experiments() -> impl Iterator<Item = &'static Experiment> {
     let limits = [
+        jail::EXPERIMENTS,
         shape::EXPERIMENTS,
         flood::EXPERIMENTS,
         per_packet::EXPERIMENTS,

@@ -228,7 +228,8 @@ impl Running {
         let number = children.split_whitespace().next()?;
         // Until it is one, it looks like its parent.
         let line = fs::read_to_string(format!("/proc/{number}/cmdline")).ok()?;
-        line.starts_with("slicevmm\0").then(|| number.parse().unwrap())
+        line.starts_with("slicevmm\0")
+            .then(|| number.parse().unwrap())
     }
 }
 

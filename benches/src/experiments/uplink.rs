@@ -142,7 +142,7 @@ fn once(lab: &Lab, example: &Example) -> Result<f64> {
         let around = Surroundings {
             rivals: true,
             namespaced: true,
-            ..Surroundings::default()
+            ..Surroundings::USUAL
         };
         slivers.push(node.inside(|| lab.start(&spec, around))?);
     }

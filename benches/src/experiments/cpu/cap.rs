@@ -121,7 +121,7 @@ fn run(lab: &mut Lab, setting: Setting) -> Result<Vec<Samples>> {
     let spec = lab.spec_with("cap", artifacts::image("spin"), &FOREVER, fields)?;
     let what = format!("cap {} %, period {} ms", setting.cap, setting.period_ms);
     let ours = |lab: &Lab| {
-        let subject = Subject::sliver(lab, &spec, Surroundings::default());
+        let subject = Subject::sliver(lab, &spec, Surroundings::USUAL);
         measure(lab, setting, Crowd::start([subject].into_iter())?)
     };
     let times = runs(lab);

@@ -147,9 +147,8 @@ fn run(lab: &mut Lab, name: &str, flood: Flood) -> Result<Vec<Samples>> {
 }
 
 const UNHEARD: Surroundings = Surroundings {
-    rivals: false,
     unheard: true,
-    namespaced: false,
+    ..Surroundings::USUAL
 };
 
 fn measure(lab: &Lab, sliver: Subject) -> Result<(Charged, String)> {

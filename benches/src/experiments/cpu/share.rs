@@ -140,8 +140,7 @@ fn run(lab: &mut Lab, party: Party) -> Result<Vec<Samples>> {
 
 const RIVALS: Surroundings = Surroundings {
     rivals: true,
-    unheard: false,
-    namespaced: false,
+    ..Surroundings::USUAL
 };
 
 fn measure(lab: &Lab, party: Party, crowd: Crowd) -> Result<Shared> {

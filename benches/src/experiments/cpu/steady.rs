@@ -83,8 +83,7 @@ fn wake(lab: &mut Lab) -> Result<Vec<Samples>> {
         .collect::<Result<Vec<_>>>()?;
     let rivals = Surroundings {
         rivals: true,
-        unheard: false,
-        namespaced: false,
+        ..Surroundings::USUAL
     };
     let ours = |lab: &Lab| {
         let crowd = Crowd::start(specs.iter().map(|spec| Subject::sliver(lab, spec, rivals)))?;

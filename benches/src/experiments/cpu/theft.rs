@@ -44,7 +44,7 @@ pub(super) const EXPERIMENTS: &[Experiment] = &[
 fn from_cap(lab: &mut Lab, case: &str) -> Result<Vec<Samples>> {
     let spec = lab.spec_with(case, guests::bare(), &[case], json!({ "cpu_cap": CAP }))?;
     let gains = lab.repeat(&format!("theft by {case}"), runs(lab), |lab| {
-        let subject = Subject::sliver(lab, &spec, Surroundings::default());
+        let subject = Subject::sliver(lab, &spec, Surroundings::USUAL);
         let crowd = Crowd::start([subject].into_iter())?;
         let readings = crowd.watch(time(lab), 1)?;
         crowd.end()?;
@@ -66,8 +66,7 @@ fn from_others(lab: &mut Lab) -> Result<Vec<Samples>> {
     }
     let rivals = Surroundings {
         rivals: true,
-        unheard: false,
-        namespaced: false,
+        ..Surroundings::USUAL
     };
     let gains = lab.repeat("theft by a late joiner", runs(lab), |lab| {
         let subjects = specs.iter().map(|spec| Subject::sliver(lab, spec, rivals));
