@@ -17,4 +17,4 @@ pub use enter::SHOWN;
 pub use host::{Missing, missing};
 pub use landlock::{LandlockError, forbid_everything};
 pub use layers::{Layer, Layers, UnknownLayer};
-pub use spawn::{Ended, JailError, Jailed, Launch, Step, spawn};
+pub use spawn::{Ended, JailError, Jailed, Launch, Step, gives_own_user, spawn};

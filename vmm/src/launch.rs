@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
-use rustix::process::{Resource, geteuid};
+use rustix::process::Resource;
 use rustix::time::{ClockId, clock_gettime};
 
 pub use self::process::Launched;
@@ -347,7 +347,7 @@ fn limits(spec: &SliverSpec) -> Vec<(Resource, u64)> {
         ),
     ];
     // Counted for each user: only root's slivers have one each.
-    if geteuid().is_root() {
+    if jail::gives_own_user() {
         limits.push((Resource::Nproc, spec.vcpus() as u64 + THREADS));
     }
     limits

@@ -30,6 +30,9 @@ const INSIDE: u32 = 1;
 /// "Users, Groups, UIDs and GIDs"), and process numbers end at 4,194,304.
 const FIRST_USER: u32 = 0x7000_0000;
 
+/// The highest number that a process can have (proc_sys_kernel(5), `pid_max`).
+const LAST_PROCESS: u64 = 1 << 22;
+
 /// What to start in a jail.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -244,7 +247,7 @@ fn introduce(
     shown: Option<&Path>,
     stream: &mut UnixStream,
 ) -> Result<(), JailError> {
-    let own = match geteuid().is_root() {
+    let own = match gives_own_user() {
         true => {
             let number = FIRST_USER + jailed.pid.as_raw_nonzero().get() as u32;
             (number, number)
@@ -259,7 +262,7 @@ fn introduce(
         false => own.0,
     };
     // Somebody who may not map users shows it as it is, from inside: the users are the same.
-    let mapped = shown.filter(|_| geteuid().is_root()).map(|path| {
+    let mapped = shown.filter(|_| gives_own_user()).map(|path| {
         shown::as_if_owned_by(path, own).map_err(|source| JailError::Shown {
             path: path.to_owned(),
             source,
@@ -306,11 +309,29 @@ fn failure(step: u8, errno: &[u8]) -> JailError {
     }
 }
 
+/// Whether each jailed process gets a user of its own: this one has to be root, and not only within a
+/// user namespace that knows few users (user_namespaces(7)).
+pub fn gives_own_user() -> bool {
+    let users = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    geteuid().is_root() && users.lines().any(has_all)
+}
+
+/// Whether a line of `uid_map` has all users that jailed processes may get.
+pub(super) fn has_all(line: &str) -> bool {
+    let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+    let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) =
+        (numbers.next(), numbers.next(), numbers.next())
+    else {
+        return false;
+    };
+    first <= u64::from(FIRST_USER) && first + count > u64::from(FIRST_USER) + LAST_PROCESS
+}
+
 /// Says which user and group of this host the only ones of the process's namespace are.
 fn map_users(pid: Pid, (uid, gid): (u32, u32)) -> io::Result<()> {
     let process = format!("/proc/{pid}");
     // Without it, a namespace that was made without privileges gets no groups (user_namespaces(7)).
-    if !geteuid().is_root() {
+    if !gives_own_user() {
         fs::write(format!("{process}/setgroups"), "deny")?;
     }
     fs::write(format!("{process}/gid_map"), format!("{INSIDE} {gid} 1\n"))?;

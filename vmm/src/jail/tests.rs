@@ -136,7 +136,7 @@ fn the_kernel_tells_of_every_layer() {
     assert_eq!(descriptors.count(), 3);
     let uid = format!("/proc/{}", inmate.jailed.pid);
     let uid = fs::metadata(uid).expect("it lives").uid();
-    match rustix::process::geteuid().is_root() {
+    match gives_own_user() {
         true => assert!(uid >= 0x7000_0000, "{uid}"),
         false => assert_eq!(uid, rustix::process::geteuid().as_raw()),
     }
@@ -231,7 +231,7 @@ fn the_sockets_of_a_directory_can_be_connected_to_and_nothing_else_is_seen_or_ch
         .mode(0o700)
         .create(&private)
         .expect("made");
-    if rustix::process::geteuid().is_root() {
+    if gives_own_user() {
         std::os::unix::fs::chown(&private, Some(4321), Some(4321)).expect("given away");
     }
     let inmate = Inmate::start_seeing(TEST, Layers::all(), Some(directory.path()));
@@ -272,7 +272,7 @@ fn without_a_user_namespace_it_has_a_user_of_its_own_and_no_privileges() {
     let inmate = match Inmate::start(TEST, layers) {
         Ok(inmate) => inmate,
         // Only root can do without.
-        Err(JailError::Namespaces { .. }) if !rustix::process::geteuid().is_root() => return,
+        Err(JailError::Namespaces { .. }) if !gives_own_user() => return,
         Err(error) => panic!("{error}"),
     };
     let user = 0x7000_0000 + inmate.jailed.pid.as_raw_nonzero().get();
@@ -283,6 +283,15 @@ fn without_a_user_namespace_it_has_a_user_of_its_own_and_no_privileges() {
         assert_eq!(inmate.status(set), "0000000000000000", "{set}");
     }
     inmate.finish();
+}
+
+#[test]
+fn users_are_given_only_where_all_of_them_can_be() {
+    assert!(spawn::has_all("         0          0 4294967295"));
+    assert!(!spawn::has_all("0 1000 1"));
+    assert!(!spawn::has_all("0 100000 65536"));
+    assert!(!spawn::has_all("0 0 1879048193"));
+    assert!(!spawn::has_all(""));
 }
 
 #[test]
