@@ -31,7 +31,7 @@ use crate::devices::uplink::membership_of;
 use crate::devices::virtio::vsock::GuestSocket;
 use crate::exit::ExitRecord;
 use crate::given::{Given, Hello, Role};
-use crate::jail::{self, Jailed, Layer, Layers};
+use crate::jail::{self, JailError, Jailed, Layer, Layers, Step};
 use crate::kvm::vm::open_device;
 use crate::say::{say, shown_path};
 use crate::sched::fair::Claim;
@@ -91,7 +91,7 @@ pub enum LaunchError {
     #[error("cannot open the monitor {}: {source}", shown_path(path))]
     Program { path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Jail(#[from] jail::JailError),
+    Jail(#[from] JailError),
     #[error(
         "this host does not provide the layer {} of the jail ({}); to do without it, say \
          --allow-weak-jail={}", .0.layer, .0.source, .0.layer
@@ -326,14 +326,27 @@ fn spawn(
         shown: spec.vsock().map(VsockSpec::dir),
     });
     // Which of the namespaces it was, the kernel does not say.
-    let jailed = jailed.map_err(|error| match &error {
-        jail::JailError::Namespaces { .. } => match jail::missing(launch.layers).pop() {
+    let jailed = jailed.map_err(|error| refused(error, launch.layers))?;
+    Ok((jailed, tie))
+}
+
+/// Names the layer that a host does not provide, if that is what it was.
+fn refused(error: JailError, layers: Layers) -> LaunchError {
+    let layer = |layer, source| LaunchError::Layer(jail::Missing { layer, source });
+    match error {
+        // Which of them it was, the kernel does not say.
+        JailError::Namespaces { .. } => match jail::missing(layers).pop() {
             Some(missing) => LaunchError::Layer(missing),
             None => error.into(),
         },
-        _ => error.into(),
-    })?;
-    Ok((jailed, tie))
+        JailError::Users { source } => layer(Layer::User, source),
+        // Above all a host that runs from its initial file system, which has no other below it.
+        JailError::Step {
+            step: Step::Root,
+            source,
+        } => layer(Layer::Mount, source),
+        error => error.into(),
+    }
 }
 
 /// What a monitor may use. Guest memory and processor time have limits of their own.

@@ -12,7 +12,8 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::process::{chdir, chroot};
 use rustix::system::{RebootCommand, finit_module, reboot};
 
 use super::cases::{self, Case};
@@ -105,6 +106,7 @@ pub fn main() -> Result<()> {
 
 /// As the first process.
 fn init() -> Result<()> {
+    leave_rootfs().context("another root")?;
     for (kind, place) in [
         ("proc", "/proc"),
         ("sysfs", "/sys"),
@@ -127,6 +129,18 @@ fn init() -> Result<()> {
     let case = word("lab.case").context("the command line names no case")?;
     let serial = File::options().write(true).open(SERIAL)?;
     run(case, PARTS.into(), serial)
+}
+
+/// Puts the same files on top of the root that the kernel began with, which cannot be exchanged for
+/// another (pivot_root(2)), as the jail of a monitor has to.
+fn leave_rootfs() -> Result<()> {
+    const AGAIN: &str = "/again";
+    fs::create_dir_all(AGAIN)?;
+    mount_bind("/", AGAIN)?;
+    chdir(AGAIN)?;
+    mount_move(".", "/")?;
+    chroot(".")?;
+    Ok(chdir("/")?)
 }
 
 fn run(name: &str, parts: PathBuf, told: File) -> Result<()> {
