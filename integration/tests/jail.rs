@@ -94,7 +94,7 @@ fn a_running_monitor_keeps_no_descriptor_that_leads_to_anything_else() {
             || link.ends_with(".console")
             || link.ends_with(".errors")
             // Its lock, and what proc(5) tells of itself.
-            || *link == dir
+            || *link == format!("{dir}/lock")
             || link == &format!("/proc/{}/smaps", sliver.pid())
             || link == &format!("/proc/{}/pagemap", sliver.pid())
             || ["/dev/null", "/dev/kvm"].contains(&link.as_str())
@@ -102,6 +102,19 @@ fn a_running_monitor_keeps_no_descriptor_that_leads_to_anything_else() {
         assert!(known, "{link} among {links:?}");
     }
     sliver.assert_well();
+}
+
+#[test]
+fn a_monitor_can_make_no_further_namespaces() {
+    needs_kvm!();
+    let sliver = Sliver::bare("idle").spawn_running();
+    let output = Command::new("nsenter")
+        .args(["--user", "--preserve-credentials", "--target"])
+        .arg(sliver.pid().to_string())
+        .args(["cat", "/proc/sys/user/max_user_namespaces"])
+        .output()
+        .expect("nsenter starts");
+    assert_eq!(text(&output.stdout).trim(), "0", "{output:?}");
 }
 
 #[test]

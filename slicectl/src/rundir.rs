@@ -28,6 +28,9 @@ pub const RUN_DIR_VARIABLE: &str = "SLICEVISOR_RUN_DIR";
 /// The control socket in a sliver's directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
+/// The file that the owner of a sliver's directory keeps locked.
+pub const LOCK: &str = "lock";
+
 /// The record that a sliver without a `slicectl` leaves.
 pub const EXIT_RECORD: &str = "exit.json";
 
@@ -172,31 +175,40 @@ fn sweep_one(dir: &Path, now: SystemTime) -> io::Result<bool> {
     if !ours || !settled || !looks_abandoned(dir, &metadata)? {
         return Ok(false);
     }
-    let handle = File::open(dir)?;
-    match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
+    // Without one, its monitor had not come that far.
+    let lock = match File::open(dir.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        opened => Some(opened?),
+    };
+    let taken = lock.as_ref().map_or(Ok(()), |lock| {
+        rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive)
+    });
+    match taken {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
-    match fs::remove_file(dir.join(CONTROL_SOCKET)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => fs::remove_dir(dir)?,
+    for name in [CONTROL_SOCKET, LOCK] {
+        match fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    fs::remove_dir(dir)?;
     Ok(true)
 }
 
-/// Whether a directory holds a control socket and nothing else, or nothing at all with the mode
-/// that monitors give.
+/// Whether a directory holds a control socket and a lock and nothing else, or nothing at all with the
+/// mode that monitors give.
 fn looks_abandoned(dir: &Path, metadata: &Metadata) -> io::Result<bool> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         names.push(entry?.file_name());
     }
-    Ok(match names.as_slice() {
-        [] => metadata.mode() & 0o777 == 0o700,
-        [one] => one == CONTROL_SOCKET && has_socket(dir),
-        _ => false,
-    })
+    let known = names
+        .iter()
+        .all(|name| name == LOCK || (name == CONTROL_SOCKET && has_socket(dir)));
+    Ok(known && metadata.mode() & 0o777 == 0o700)
 }
 
 fn has_socket(dir: &Path) -> bool {

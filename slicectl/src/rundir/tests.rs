@@ -28,7 +28,7 @@ fn what_a_dead_monitor_left_is_removed() {
 fn a_locked_directory_stays() {
     let root = tempfile::tempdir().expect("a directory");
     let dir = sliver_dir(root.path(), "alive");
-    let held = File::open(&dir).expect("opened");
+    let held = File::create(dir.join(LOCK)).expect("made");
     rustix::fs::flock(&held, FlockOperation::LockExclusive).expect("locked");
     assert!(!sweep_one(&dir, later()).expect("looked at"));
     assert!(dir.join(CONTROL_SOCKET).exists());

@@ -1,11 +1,12 @@
 //! A sliver's directory and the socket in it, by which anybody allowed finds and steers it.
 //!
-//! `ROOT/NAME` belongs to the monitor that holds a lock on it. A directory whose lock is free was
-//! left by a monitor that was killed; the next sliver of that name takes it over.
+//! `ROOT/NAME` belongs to the monitor that holds a lock on the file `lock` in it. A directory whose
+//! lock is free was left by a monitor that was killed; the next sliver of that name takes it over. The
+//! lock is a file's, not the directory's: what a monitor holds must not lead anywhere.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -22,6 +23,9 @@ use crate::say::shown_path;
 pub const SOCKET: &str = "control.sock";
 /// Name of the exit record in a sliver's directory.
 pub const EXIT_RECORD: &str = "exit.json";
+
+/// Name of the file that its owner keeps locked.
+pub const LOCK: &str = "lock";
 
 /// Connections that wait to be taken in.
 pub(super) const BACKLOG: i32 = 128;
@@ -61,6 +65,7 @@ impl Endpoint {
             move |source| EndpointError::File { what, path, source }
         };
         let directory = root.join(name);
+        let path = directory.join(LOCK);
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
         let mut patience = LOCK_RETRIES;
@@ -68,7 +73,14 @@ impl Endpoint {
             builder
                 .create(&directory)
                 .map_err(error("create directory", &directory))?;
-            let lock = File::open(&directory).map_err(error("open directory", &directory))?;
+            let lock = match open_lock(&path) {
+                // Its last owner has removed it just now.
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound && patience > 0 => {
+                    patience -= 1;
+                    continue;
+                }
+                opened => opened.map_err(error("open", &path))?,
+            };
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 // Who clears a dead sliver's directory away holds its lock for a moment.
@@ -80,10 +92,10 @@ impl Endpoint {
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(EndpointError::NameTaken(name.to_owned()));
                 }
-                Err(errno) => return Err(error("lock directory", &directory)(errno.into())),
+                Err(errno) => return Err(error("lock", &path)(errno.into())),
             }
             // Its last owner may have removed it between the two steps above.
-            if same_file(&lock, &directory) {
+            if same_file(&lock, &path) {
                 break lock;
             }
         };
@@ -151,20 +163,32 @@ pub struct Leftover {
 impl Leftover {
     /// Removes the directory, but for an exit record; not if it has become another sliver's.
     pub fn clear(&self) {
-        let Ok(lock) = File::open(&self.directory) else {
-            return;
-        };
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && same_file(&lock, &self.directory)
-        {
+        // What cannot be cleared away harms nobody.
+        let _ = self.try_clear();
+    }
+
+    fn try_clear(&self) -> io::Result<()> {
+        let path = self.directory.join(LOCK);
+        let lock = File::open(&path)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        if same_file(&lock, &path) {
             clear(&self.directory);
         }
+        Ok(())
     }
 }
 
 fn clear(directory: &Path) {
     let _ = fs::remove_file(directory.join(SOCKET));
+    // Last: whoever comes from now on has a lock of its own.
+    let _ = fs::remove_file(directory.join(LOCK));
     let _ = fs::remove_dir(directory);
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).mode(0o600);
+    options.open(path)
 }
 
 /// Listens on a new socket that only this user, and root, may connect to: the monitor, which does not

@@ -13,7 +13,7 @@ use std::io::IoSliceMut;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::fs::{CWD, Mode, mkdirat};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat};
 use rustix::io::{DupFlags, Errno};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -81,6 +81,9 @@ fn go_in(plan: &Plan<'_>) -> Result<std::convert::Infallible, Failed> {
     let bits = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::NO_ROOT;
     thread::set_capabilities_secure_bits(bits).map_err(at(Step::Privileges))?;
     become_user(id).map_err(at(Step::User))?;
+    if plan.layers.has(Layer::User) {
+        forbid_namespaces();
+    }
     if plan.layers.has(Layer::Mount) {
         let shown = match (mapped, plan.shown) {
             (Some(mapped), _) => Some(mapped),
@@ -159,6 +162,17 @@ fn become_user(id: u32) -> Result<(), Errno> {
     }
     thread::set_thread_res_gid(gid, gid, gid)?;
     thread::set_thread_res_uid(uid, uid, uid)
+}
+
+/// Allows no user namespace below this one, in which a process would have every privilege that its
+/// kernel offers to the root of a namespace. Where proc(5) cannot be written, that is left to the
+/// filters of system calls.
+fn forbid_namespaces() {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(most) = rustix::fs::open(c"/proc/sys/user/max_user_namespaces", flags, Mode::empty())
+    {
+        let _ = io::write(&most, b"0");
+    }
 }
 
 /// A directory of the host, to be put up elsewhere.
