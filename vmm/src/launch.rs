@@ -139,7 +139,9 @@ fn leave_record(run_dir: &Path, spec: &SliverSpec, error: &LaunchError) {
     if let Err(error) = left {
         say(&format!("cannot write the exit record: {error}"));
     }
-    endpoint.into_parts().2.clear();
+    let (listener, lock, leftover) = endpoint.into_parts();
+    drop((listener, lock));
+    leftover.clear();
 }
 
 fn launch_as(launch: Launch<'_>, spec: &SliverSpec) -> Result<Launched, LaunchError> {
