@@ -494,7 +494,7 @@ fn read_output(place: &TempDir, files: &str, kind: &str) -> String {
     }
 }
 
-/// Now, as `--spawned-at` takes it.
+/// Now, by the clock that all processes share, in nanoseconds.
 pub fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64

@@ -45,28 +45,6 @@ pub fn take(number: i32) -> Result<OwnedFd, TakeError> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Closes every descriptor above the standard three but those that were taken: whatever else the
-/// parent left open is none of this program's business.
-///
-/// Call it when nothing else is open: it asks no owner.
-pub fn close_others() {
-    let mut kept = TAKEN
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .clone();
-    kept.sort_unstable();
-    kept.push(i32::MAX);
-    let mut first = 3;
-    for next in kept {
-        if first < next {
-            // SAFETY: closes descriptors that, by the promise of the caller, nobody in this
-            // program owns. A kernel without the call leaves them open, as they were.
-            unsafe { libc::syscall(libc::SYS_close_range, first, next - 1, 0) };
-        }
-        first = next.saturating_add(1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! The isolation kernel: everything that one sliver's monitor process does.
 //!
-//! [`sliver::run`] is the whole story: spec -> image -> memory -> vCPU -> run loop -> exit record.
+//! [`sliver::Sliver::run`] is the whole story: spec -> image -> memory -> vCPU -> run loop -> exit
+//! record. [`launch`] is what comes before it, in the process of who starts slivers.
 
 mod attend;
 pub mod backtrace;

@@ -67,7 +67,7 @@ fn main() -> ExitCode {
 }
 
 fn run(given: Given, hello: &Hello, tie: UnixStream) -> ExitRecord {
-    let watch = Stopwatch::start(Some(hello.began));
+    let watch = Stopwatch::start(hello.began);
     let refusals = tie.try_clone();
     match Sliver::take_over(given, hello, tie) {
         Ok(sliver) => sliver.run(watch),

@@ -15,9 +15,9 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Starts now; `spawned_at` is `CLOCK_MONOTONIC` in nanoseconds when the parent began.
-    pub fn start(spawned_at: Option<u64>) -> Self {
-        let before = spawned_at.map_or(0, |at| now().0.saturating_sub(at));
+    /// Starts now; `began` is `CLOCK_MONOTONIC` in nanoseconds when the launcher began.
+    pub fn start(began: u64) -> Self {
+        let before = now().0.saturating_sub(began);
         Self {
             started: Instant::now(),
             before: Duration::from_nanos(before),
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn what_passed_before_counts() {
-        let watch = Stopwatch::start(Some(now().0 - 5_000_000));
+        let watch = Stopwatch::start(now().0 - 5_000_000);
         assert!(watch.before_us() >= 5_000);
         assert!(watch.elapsed_us() >= watch.before_us());
         assert_eq!(
@@ -66,6 +66,6 @@ mod tests {
 
     #[test]
     fn a_start_in_the_future_counts_as_now() {
-        assert_eq!(Stopwatch::start(Some(u64::MAX)).before_us(), 0);
+        assert_eq!(Stopwatch::start(u64::MAX).before_us(), 0);
     }
 }
