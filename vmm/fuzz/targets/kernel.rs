@@ -13,7 +13,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::json;
 use vm_memory::{Bytes, GuestAddress};
 use vmm::boot::image::{Image, ImageKind};
-use vmm::boot::legacy::{DeviceWindow, Legacy, Mode, Plan, least_memory_mib, map};
+use vmm::boot::legacy::{DeviceWindow, Legacy, Mode, Plan, least_memory_mib, map, open_initrd};
 use vmm::kvm::memory::GuestRam;
 use vmm::spec::KernelSpec;
 use vmm_fuzz::{Unstructured, spec};
@@ -64,7 +64,8 @@ fuzz_target!(|data: &[u8]| {
     let (file, ImageKind::Kernel(kernel)) = image.into_parts() else {
         return;
     };
-    let Ok(plan) = Plan::new(&kernel, &spec) else {
+    let initrd = open_initrd(&spec).expect("it is there");
+    let Ok(plan) = Plan::new(&kernel, &spec, initrd) else {
         return;
     };
     let least = least_memory_mib(&kernel, initrd_len).expect("it fits");

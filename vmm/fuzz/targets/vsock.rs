@@ -4,13 +4,14 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::json;
 use tempfile::TempDir;
-use vmm::devices::virtio::vsock::{GUEST_SOCKET, Vsock};
+use vmm::devices::virtio::vsock::{GUEST_SOCKET, GuestSocket, Vsock};
 use vmm::spec::SliverSpec;
 use vmm_fuzz::{Unstructured, drive, spec};
 
@@ -25,7 +26,10 @@ static PLACE: LazyLock<(TempDir, UnixListener, SliverSpec)> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let (dir, listener, spec) = &*PLACE;
     while listener.accept().is_ok() {}
-    let vsock = Vsock::new(spec.vsock().expect("there is one")).expect("it is made");
+    let spec = spec.vsock().expect("there is one");
+    let socket = GuestSocket::open(spec.dir()).expect("it is made");
+    let guests = socket.as_fd().try_clone_to_owned().expect("it is copied");
+    let vsock = Vsock::new(spec, guests, spec.dir()).expect("it is made");
     let mut streams: Vec<UnixStream> = Vec::new();
     drive(data, Box::new(vsock), |input| {
         if streams.len() < 8 {
