@@ -97,7 +97,7 @@ fn run(input: &mut Unstructured) -> Result<()> {
     let (file, ImageKind::Kernel(kernel)) = image.into_parts() else {
         panic!("it is a kernel");
     };
-    let plan = Plan::new(&kernel, &spec).expect("it has room");
+    let plan = Plan::new(&kernel, &spec, None).expect("it has room");
     let legacy = Legacy {
         kernel: &kernel,
         file: &file,
