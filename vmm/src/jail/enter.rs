@@ -77,6 +77,8 @@ fn at(step: Step) -> impl Fn(Errno) -> Failed {
 fn go_in(plan: &Plan<'_>) -> Result<std::convert::Infallible, Failed> {
     let (id, mapped) = hear_who_to_be(plan.parent)?;
     hold_signals();
+    // Out of the group and off the terminal of who starts it: a signal to its own group is for it alone.
+    process::setsid().map_err(at(Step::User))?;
     // Changing the user would take the privileges that the next steps need.
     let bits = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::NO_ROOT;
     thread::set_capabilities_secure_bits(bits).map_err(at(Step::Privileges))?;
