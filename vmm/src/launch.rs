@@ -5,22 +5,23 @@
 //! a process.
 
 mod keeper;
+mod limits;
 mod process;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, fstat, memfd_create, open};
-use rustix::process::Resource;
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
 use rustix::time::{ClockId, clock_gettime};
 
 pub use self::process::Launched;
 
+use self::limits::limits;
 use self::process::Left;
 use crate::boot::image::open_file;
 use crate::boot::legacy::open_initrd;
@@ -37,23 +38,11 @@ use crate::say::{say, shown_path};
 use crate::sched::fair::Claim;
 use crate::sched::governor::processors;
 use crate::sched::ledger::{Ledger, LedgerError, Member, TakenSlot};
-use crate::spec::{DiskSpec, SliverSpec, SpecError, VsockSpec};
+use crate::spec::{SliverSpec, SpecError, VsockSpec};
 use crate::start::StartError;
 
 /// Where the monitor finds the tie.
 pub const TIE: i32 = 3;
-
-/// Descriptors beyond those that are handed in: queues, timers, clients and connections.
-const DESCRIPTORS: u64 = 1024;
-
-/// Threads beyond those of the vCPUs.
-const THREADS: u64 = 16;
-
-/// The exit record, the seed, the headers of a core.
-const OTHER_FILES: u64 = 64 << 20;
-
-/// Address space beyond the guest's memory: the program, stacks, queues and the heap.
-const ADDRESS_SPACE: u64 = 2 << 30;
 
 /// A sliver to be launched.
 #[derive(Debug)]
@@ -352,37 +341,6 @@ fn refused(error: JailError, layers: Layers) -> LaunchError {
         } => layer(Layer::Mount, source),
         error => error.into(),
     }
-}
-
-/// What a monitor may use. Guest memory and processor time have limits of their own.
-fn limits(launch: &Launch<'_>, spec: &SliverSpec) -> Vec<(Resource, u64)> {
-    let mut limits = vec![
-        (Resource::Core, 0),
-        (Resource::Nofile, DESCRIPTORS),
-        (
-            Resource::As,
-            spec.memory_bytes().saturating_add(ADDRESS_SPACE),
-        ),
-    ];
-    limits.extend(file_size(launch, spec).map(|most| (Resource::Fsize, most)));
-    // Counted for each user: only root's slivers have one each.
-    if jail::gives_own_user() {
-        limits.push((Resource::Nproc, spec.vcpus() as u64 + THREADS));
-    }
-    limits
-}
-
-/// How long a file may become by what the monitor writes: no longer than its disks are, which it never
-/// makes longer. `None` if what its guest prints, or its own messages, go into a file without end.
-fn file_size(launch: &Launch<'_>, spec: &SliverSpec) -> Option<u64> {
-    let is_file = |fd| fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
-    if is_file(launch.console) || is_file(launch.errors) {
-        return None;
-    }
-    let len = |disk: &DiskSpec| fs::metadata(disk.path()).map_or(0, |metadata| metadata.len());
-    let disks = spec.disks().iter().map(len).max().unwrap_or(0);
-    let core = launch.core.map_or(0, |_| spec.memory_bytes());
-    Some(disks.max(core) + OTHER_FILES)
 }
 
 /// Takes a slot in the ledger. `None`, and it is said why, if there can be none; an error if the node
