@@ -13,8 +13,11 @@ use crate::spec::{DiskSpec, SliverSpec};
 /// Descriptors: what is handed in, queues, timers, clients and connections.
 const DESCRIPTORS: u64 = 1024;
 
-/// Threads beyond those of the vCPUs.
+/// Threads beyond those of the vCPUs and the disks.
 const THREADS: u64 = 16;
+
+/// Threads that work for one disk, ours or the kernel's.
+const THREADS_OF_DISK: u64 = 8;
 
 /// Address space beyond the guest's memory: the program, stacks, queues and the heap.
 const ADDRESS_SPACE: u64 = 2 << 30;
@@ -33,7 +36,9 @@ pub(super) fn limits(launch: &Launch<'_>, spec: &SliverSpec) -> Vec<(Resource, u
     limits.extend(file_size(launch, spec).map(|most| (Resource::Fsize, most)));
     // Counted for each user: only root's slivers have one each.
     if jail::gives_own_user() {
-        limits.push((Resource::Nproc, spec.vcpus() as u64 + THREADS));
+        let disks = spec.disks().len() as u64;
+        let threads = spec.vcpus() as u64 + THREADS + disks * THREADS_OF_DISK;
+        limits.push((Resource::Nproc, threads));
     }
     limits
 }
