@@ -93,7 +93,7 @@ impl Network {
             way_out: None,
         };
         // This thread is still in the host's namespace.
-        network.way_out = made.link.as_ref().map(WayOut::open).transpose()?;
+        network.way_out = made.link.map(WayOut::open).transpose()?;
         Ok(network)
     }
 

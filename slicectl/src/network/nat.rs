@@ -53,6 +53,7 @@ pub struct Public {
 pub(super) struct WayOut {
     pub(super) public: Public,
     table: String,
+    link: Link,
 }
 
 /// What this host lacks for `--net nat`.
@@ -102,7 +103,7 @@ pub(super) fn connect(
 
 impl WayOut {
     /// Lets what comes out of `link` go further. The calling thread is in the host's namespace.
-    pub(super) fn open(link: &Link) -> Result<Self, Problem> {
+    pub(super) fn open(link: Link) -> Result<Self, Problem> {
         rules::sweep(link::exists);
         let table = rules::table_name(link.ports, link.index);
         rules::load(&rules::outside(&table, link.ports))?;
@@ -112,6 +113,7 @@ impl WayOut {
                 address: host_address(),
             },
             table,
+            link,
         })
     }
 }
@@ -120,6 +122,9 @@ impl Drop for WayOut {
     fn drop(&mut self) {
         // What cannot be removed now is swept by the next.
         let _ = rules::remove(&self.table);
+        // It would go with the sliver's namespace, too, but the kernel takes its time for that, and
+        // the next sliver of these ports would find them taken.
+        self.link.remove();
     }
 }
 

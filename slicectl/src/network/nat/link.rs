@@ -194,6 +194,11 @@ impl Outside {
 }
 
 impl Link {
+    /// Removes both ends.
+    pub(super) fn remove(&self) {
+        let _ = self.outside.netlink.remove_link(self.index);
+    }
+
     /// Gives both ends their addresses. The calling thread is in the sliver's namespace.
     pub(super) fn set_up(&self) -> Result<(), Problem> {
         let (host, sliver) = addresses(self.ports);
